@@ -1,0 +1,50 @@
+// The bytes of one accepted connection, as cpp-httplib's Server wants them.
+#pragma once
+
+#include "base/fd.hh"
+
+#include <httplib.h>
+
+#include <chrono>
+#include <string>
+
+namespace torpor::http {
+
+// Buffers what was read ahead, holds a response's head back until its first content (or flush()) so that
+// both leave in one packet, and never waits longer than its named limits. One thread at a time.
+class SocketStream final : public httplib::Stream {
+  public:
+    explicit SocketStream(Fd socket);
+
+    // Reads what is there without waiting. False when the peer has closed or the connection is broken.
+    bool fill();
+    // Bytes received and not yet consumed.
+    std::string_view buffered() const { return std::string_view(in_).substr(in_start_); }
+    // Starts holding back the next write.
+    void begin_response() { hold_next_ = true; }
+    // Sends what is held back. False if the peer is gone or took nothing for response_stall_max.
+    bool flush();
+    bool is_broken() const { return broken_; }
+
+    bool is_readable() const override;
+    bool wait_readable() const override;
+    bool wait_writable() const override;
+    ssize_t read(char* ptr, size_t size) override;
+    ssize_t write(const char* ptr, size_t size) override;
+    void get_remote_ip_and_port(std::string& ip, int& port) const override;
+    void get_local_ip_and_port(std::string& ip, int& port) const override;
+    socket_t socket() const override { return socket_.get(); }
+    time_t duration() const override { return 0; }
+
+  private:
+    bool send_all(std::string_view head, std::string_view rest);
+
+    Fd socket_;
+    std::string in_;
+    size_t in_start_ = 0;
+    std::string held_;
+    bool hold_next_ = false;
+    bool broken_ = false;
+};
+
+}  // namespace torpor::http

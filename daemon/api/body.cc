@@ -1,0 +1,71 @@
+#include "daemon/api/body.hh"
+
+#include "base/text.hh"
+
+#include <algorithm>
+#include <set>
+
+namespace torpor::api {
+
+namespace dom = simdjson::dom;
+
+Result<Body> Body::parse(const std::string& text, const std::vector<std::string>& known) {
+    Body body;
+    dom::element root;
+    if (const auto code = body.parser_->parse(text).get(root)) {
+        return Failure(Error{Kind::invalid, "the body is not well-formed JSON", simdjson::error_message(code)});
+    }
+    if (root.get(body.object_)) return fail(Kind::invalid, "the body must be a JSON object");
+    std::set<std::string_view> seen;
+    for (const auto& [key, value] : body.object_) {
+        if (std::ranges::find(known, std::string(key)) == known.end()) {
+            return fail(Kind::invalid, "'{}' is not a known key{}", key.substr(0, 64), did_you_mean(key, known));
+        }
+        if (!seen.insert(key).second) return fail(Kind::invalid, "'{}' is given twice", key);
+    }
+    return body;
+}
+
+void Body::complain(std::string_view key, std::string_view wanted) {
+    if (!error_) error_ = Error{Kind::invalid, fmt::format("'{}' must be {}", key, wanted), {}};
+}
+
+void Body::text(std::string_view key, std::string& out) {
+    dom::element value;
+    if (object_[key].get(value)) return;
+    std::string_view found;
+    if (value.get(found)) return complain(key, "a string");
+    out = found;
+}
+
+void Body::truth(std::string_view key, bool& out) {
+    dom::element value;
+    if (object_[key].get(value)) return;
+    if (value.get(out)) complain(key, "true or false");
+}
+
+void Body::texts(std::string_view key, std::vector<std::string>& out) {
+    dom::element value;
+    if (object_[key].get(value)) return;
+    dom::array array;
+    if (value.get(array)) return complain(key, "a list of strings");
+    for (const dom::element element : array) {
+        std::string_view text;
+        if (element.get(text)) return complain(key, "a list of strings");
+        out.emplace_back(text);
+    }
+}
+
+void Body::pairs(std::string_view key, std::map<std::string, std::string>& out) {
+    dom::element value;
+    if (object_[key].get(value)) return;
+    dom::object object;
+    if (value.get(object)) return complain(key, "an object of strings");
+    for (const auto& [name, element] : object) {
+        std::string_view text;
+        if (element.get(text)) return complain(key, "an object of strings");
+        out[std::string(name)] = text;
+    }
+}
+
+}  // namespace torpor::api

@@ -1,0 +1,38 @@
+// Reading a small JSON object from a request: closed set of keys, kind words for what is wrong.
+#pragma once
+
+#include "base/error.hh"
+
+#include <simdjson.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace torpor::api {
+
+class Body {
+  public:
+    // Refuses bad JSON, anything but an object, duplicate keys and keys that are not in `known`.
+    static Result<Body> parse(const std::string& text, const std::vector<std::string>& known);
+
+    // Each leaves `out` alone if the key is absent, and keeps the first wrong type as error().
+    void text(std::string_view key, std::string& out);
+    void truth(std::string_view key, bool& out);
+    void texts(std::string_view key, std::vector<std::string>& out);
+    void pairs(std::string_view key, std::map<std::string, std::string>& out);
+
+    const std::optional<Error>& error() const { return error_; }
+
+  private:
+    void complain(std::string_view key, std::string_view wanted);
+
+    std::unique_ptr<simdjson::dom::parser> parser_ = std::make_unique<simdjson::dom::parser>();
+    simdjson::dom::object object_;
+    std::optional<Error> error_;
+};
+
+}  // namespace torpor::api

@@ -1,0 +1,114 @@
+// The daemon itself: is it there, is it well, reload, shut down.
+#include "base/json.hh"
+#include "daemon/answers.hh"
+#include "daemon/api/handlers.hh"
+#include "daemon/daemon.hh"
+#include "gpu/engine.hh"
+
+#include <httplib.h>
+#include <simdjson.h>
+#include <sqlite3.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include <filesystem>
+
+namespace torpor::api {
+
+void healthz(Call&, http::Response& response) {
+    answer_json(response, 200, "{\"ok\":true}");
+}
+
+void readyz(Call& call, http::Response& response) {
+    if (call.daemon.is_stopping) {
+        return answer_error(response, {Kind::unavailable, "torpord is shutting down", {}});
+    }
+    answer_json(response, 200, "{\"ok\":true}");
+}
+
+void version(Call& call, http::Response& response) {
+    JsonWriter json;
+    json.begin_object()
+        .member("version", TORPOR_VERSION)
+        .member("pid", ::getpid())
+        .member("started_at_ms", call.daemon.started_at_ms);
+    json.key("components")
+        .begin_object()
+        .member("cpp-httplib", CPPHTTPLIB_VERSION)
+        .member("libuv", uv_version_string())
+        .member("simdjson", SIMDJSON_STRINGIFY(SIMDJSON_VERSION))
+        .member("sqlite", sqlite3_libversion())
+        .end_object()
+        .end_object();
+    answer_json(response, 200, json.take());
+}
+
+namespace {
+
+class Checks {
+  public:
+    Checks() { json_.begin_object().key("checks").begin_array(); }
+    void add(std::string_view name, bool ok, const std::string& message) {
+        json_.begin_object().member("name", name).member("ok", ok).member("message", message).end_object();
+    }
+    std::string take() { return json_.end_array().end_object().take(); }
+
+  private:
+    JsonWriter json_;
+};
+
+void check_folders(const Folders& folders, Checks& checks) {
+    std::error_code code;
+    const auto space = std::filesystem::space(folders.cache, code);
+    constexpr uint64_t low_bytes = 2'000'000'000;
+    const bool enough = !code && space.available > low_bytes;
+    checks.add("folders", enough,
+               fmt::format("configuration in {}, state in {}, snapshots in {} ({:.1f} GB free)", folders.config.string(),
+                           folders.state.string(), folders.snapshots().string(),
+                           static_cast<double>(space.available) / 1e9));
+}
+
+}  // namespace
+
+void doctor(Call& call, http::Response& response) {
+    Daemon& daemon = call.daemon;
+    Checks checks;
+    check_folders(daemon.folders, checks);
+    auto integrity = daemon.store.read(
+        [](store::Connection& db) { return store::check_file(db, store::Depth::whole); });
+    checks.add("database", integrity.has_value(), integrity ? "whole" : integrity.error().text());
+    {
+        std::lock_guard lock(daemon.config_mutex);
+        checks.add("config", daemon.config_error.empty(),
+                   daemon.config_error.empty() ? fmt::format("{} models", daemon.config.models.size())
+                                               : daemon.config_error + " (the last good configuration is in use)");
+    }
+    gpu::Model any;
+    const auto* engine = gpu::find_engine("llama-server");
+    std::unique_lock lock(daemon.config_mutex);
+    auto program = engine->find(any, daemon.folders, daemon.config.programs);
+    lock.unlock();
+    checks.add("engine:llama-server", program.has_value(), program ? *program : program.error().text());
+    const gpu::CriuTool& criu = daemon.pool.criu();
+    checks.add("criu", criu.is_offered(),
+               criu.is_offered() ? "idle workers are frozen with " + criu.program
+                                 : criu.why_not + "; idle workers are stopped instead");
+    const bool has_tcp = daemon.tcp_state.find("cannot") == std::string::npos;
+    checks.add("tcp", has_tcp, daemon.tcp_state);
+    answer_json(response, 200, checks.take());
+}
+
+void reload(Call& call, http::Response& response) {
+    auto models = call.daemon.reload();
+    if (!models) return answer_error(response, models.error());
+    JsonWriter json;
+    json.begin_object().member("ok", true).member("models", *models).end_object();
+    answer_json(response, 200, json.take());
+}
+
+void shut_down(Call& call, http::Response& response) {
+    answer_json(response, 200, "{\"ok\":true}");
+    call.daemon.begin_stop();
+}
+
+}  // namespace torpor::api

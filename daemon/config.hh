@@ -1,0 +1,33 @@
+// config.toml and models/: what people write by hand.
+#pragma once
+
+#include "base/error.hh"
+#include "base/folders.hh"
+#include "base/log.hh"
+#include "gpu/engine.hh"
+#include "gpu/model_file.hh"
+
+#include <string>
+#include <vector>
+
+namespace torpor {
+
+struct Config {
+    std::string tcp_host = "127.0.0.1";  // loopback only; empty: no TCP
+    int tcp_port = 7117;
+    log::Level log_level = log::Level::info;
+    gpu::EnginePrograms programs;
+    std::vector<gpu::Model> models;
+    std::vector<std::string> notes;  // for the log: keys without effect
+};
+
+// Reads both. Any error names file and line, and nothing is taken from a configuration with an error in it.
+Result<Config> load_config(const Folders& folders);
+
+// config.toml alone; `file` is for messages.
+Result<Config> parse_config(std::string_view text, const std::string& file);
+
+// Two models may not share a name or an alias.
+Result<void> check_names(const std::vector<gpu::Model>& models);
+
+}  // namespace torpor

@@ -1,0 +1,77 @@
+#include "daemon/dispatch.hh"
+
+#include "base/limits.hh"
+#include "base/log.hh"
+#include "daemon/access.hh"
+#include "daemon/answers.hh"
+#include "daemon/gateway/gateway.hh"
+#include "daemon/routes.hh"
+
+namespace torpor {
+
+namespace {
+
+// What admit() found out, for respond() on the same thread.
+struct Admitted {
+    const Route* route = nullptr;
+    std::vector<std::string> parameters;
+    Principal principal;
+    std::shared_ptr<http::LongSlot> long_slot;
+};
+thread_local Admitted admitted;
+
+void answer(const http::Request& request, http::Response& response, const Error& error) {
+    if (request.path.starts_with("/v1/")) return gateway::answer_error(request, response, error);
+    answer_error(response, error);
+}
+
+Result<void> admit(Daemon& daemon, const http::Request& request) {
+    admitted = {};
+    RouteMatch match = match_route(routes(), request.method, request.path);
+    if (match.route == nullptr) {
+        // Strangers learn nothing about which paths there are.
+        static constexpr Route nowhere{Method::get, "/", Scope::models, Lasts::briefly, nullptr};
+        auto access = check_access(request, http::current_connection()->door, nowhere, daemon.keys);
+        if (!access) return Failure(access.error());
+        if (match.other_method) return fail(Kind::invalid, "{} is not for {}", request.path, request.method);
+        return fail(Kind::not_found, "there is nothing at {}", request.path.substr(0, request_path_bytes_max));
+    }
+    auto access = check_access(request, http::current_connection()->door, *match.route, daemon.keys);
+    if (!access) {
+        if (access.error().kind == Kind::unauthorized) log::warning("a request without a known key was refused");
+        return Failure(access.error());
+    }
+    if (daemon.is_stopping) return fail(Kind::unavailable, "torpord is shutting down");
+    admitted.route = match.route;
+    admitted.parameters = std::move(match.parameters);
+    admitted.principal = std::move(*access);
+    if (match.route->lasts == Lasts::long_) {
+        admitted.long_slot = daemon.server->take_long_slot();
+        if (!admitted.long_slot) {
+            return fail(Kind::unavailable, "{} long requests run already; try again later",
+                        http_threads_max - http_threads_reserve);
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+http::Server::Hooks make_hooks(Daemon& daemon) {
+    http::Server::Hooks hooks;
+    hooks.admit = [&daemon](const http::Request& request, http::Response& response) {
+        auto passed = admit(daemon, request);
+        if (passed) return false;
+        answer(request, response, passed.error());
+        return true;
+    };
+    hooks.respond = [&daemon](const http::Request& request, std::string body, http::Response& response) {
+        Admitted mine = std::exchange(admitted, {});
+        Call call{daemon,         request, std::move(body), std::move(mine.parameters), std::move(mine.principal),
+                  std::move(mine.long_slot)};
+        mine.route->handler(call, response);
+    };
+    return hooks;
+}
+
+}  // namespace torpor

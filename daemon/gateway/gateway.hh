@@ -1,0 +1,19 @@
+// /v1: the OpenAI and Anthropic wires in front of the pool. Bytes pass through; only a model's alias is
+// rewritten. Handlers for the route table.
+#pragma once
+
+#include "daemon/routes.hh"
+
+namespace torpor::gateway {
+
+// POST /v1/chat/completions, /completions, /responses, /embeddings, /messages, /messages/count_tokens.
+void forward(Call& call, http::Response& response);
+
+// GET /v1/models and /v1/models/{id}: one object that both vendors' clients can read.
+void list_models(Call& call, http::Response& response);
+void show_model(Call& call, http::Response& response);
+
+// An error in the shape of whoever called: by path, else by the anthropic-version header.
+void answer_error(const http::Request& request, http::Response& response, const Error& error);
+
+}  // namespace torpor::gateway

@@ -1,0 +1,87 @@
+#include "daemon/gateway/request_scan.hh"
+
+#include "base/json.hh"
+
+#include <simdjson.h>
+
+namespace torpor::gateway {
+
+namespace {
+
+namespace ondemand = simdjson::ondemand;
+
+constexpr size_t model_bytes_max = 256;
+
+Failure malformed(simdjson::error_code code) {
+    return Failure(Error{Kind::invalid, "the body is not well-formed JSON", simdjson::error_message(code)});
+}
+
+Result<void> take_model(ondemand::value value, const std::string& body, RequestScan& scan) {
+    if (scan.model_end != 0) return fail(Kind::invalid, "'model' is given twice");
+    ondemand::json_type type{};
+    if (const auto code = value.type().get(type)) return malformed(code);
+    if (type != ondemand::json_type::string) return fail(Kind::invalid, "'model' must be a string");
+    std::string_view token = value.raw_json_token();  // reaches to the next token
+    while (!token.empty() && token.back() != '"') token.remove_suffix(1);
+    std::string_view name;
+    if (const auto code = value.get_string().get(name)) return malformed(code);
+    if (name.empty() || name.size() > model_bytes_max) {
+        return fail(Kind::invalid, "'model' must have 1 to {} bytes", model_bytes_max);
+    }
+    scan.model = name;
+    scan.model_begin = static_cast<size_t>(token.data() - body.data());
+    scan.model_end = scan.model_begin + token.size();
+    return {};
+}
+
+Result<void> take_stream(ondemand::value value, RequestScan& scan) {
+    bool is_null = false;
+    if (const auto code = value.is_null().get(is_null)) return malformed(code);
+    if (is_null) return {};
+    if (value.get_bool().get(scan.wants_stream)) return fail(Kind::invalid, "'stream' must be true or false");
+    return {};
+}
+
+}  // namespace
+
+Result<RequestScan> scan_request(std::string& body) {
+    body.reserve(body.size() + simdjson::SIMDJSON_PADDING);
+    ondemand::parser parser;
+    ondemand::document document;
+    if (const auto code = parser.iterate(simdjson::padded_string_view(body.data(), body.size(), body.capacity())).get(document)) {
+        return malformed(code);
+    }
+    ondemand::object object;
+    if (const auto code = document.get_object().get(object)) {
+        if (code == simdjson::INCORRECT_TYPE) return fail(Kind::invalid, "the body must be a JSON object");
+        return malformed(code);
+    }
+    RequestScan scan;
+    for (auto entry : object) {
+        ondemand::field field;
+        if (const auto code = std::move(entry).get(field)) return malformed(code);
+        std::string_view key;
+        if (const auto code = field.unescaped_key().get(key)) return malformed(code);
+        Result<void> taken;
+        if (key == "model") {
+            taken = take_model(field.value(), body, scan);
+        } else if (key == "stream") {
+            taken = take_stream(field.value(), scan);
+        }
+        if (!taken) return Failure(taken.error());
+    }
+    const char* rest = nullptr;
+    if (!document.current_location().get(rest)) {
+        return fail(Kind::invalid, "something follows the JSON object in the body");
+    }
+    if (scan.model_end == 0) return fail(Kind::invalid, "'model' is missing; GET /v1/models lists the models");
+    return scan;
+}
+
+void replace_model(std::string& body, const RequestScan& scan, const std::string& name) {
+    std::string quoted;
+    append_json_string(quoted, name);
+    body.replace(scan.model_begin, scan.model_end - scan.model_begin, quoted);
+}
+
+}  // namespace torpor::gateway

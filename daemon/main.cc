@@ -1,0 +1,141 @@
+// torpord: reads the configuration, makes the parts in order, serves until told to stop.
+#include "base/fd.hh"
+#include "base/log.hh"
+#include "base/text.hh"
+#include "daemon/catalogue.hh"
+#include "daemon/config.hh"
+#include "daemon/daemon.hh"
+#include "daemon/dispatch.hh"
+#include "daemon/service.hh"
+#include "daemon/sockets.hh"
+#include "gpu/criu.hh"
+
+#include <malloc.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+namespace torpor {
+namespace {
+
+struct Arguments {
+    int ready_fd = -1;
+    bool log_to_file = false;
+};
+
+constexpr std::string_view usage =
+    "usage: torpord [--ready-fd N]\n"
+    "\n"
+    "The daemon of Torpor, in the foreground; `torpor daemon start` starts it in the background.\n"
+    "  --ready-fd N   write \"ready\" (or what went wrong) to this descriptor, and log to a file\n"
+    "  --version      print the version\n"
+    "Everything lies under TORPOR_DIR, or else in XDG's folders. SIGHUP reloads, SIGTERM stops.\n";
+
+Result<Arguments> parse(int argc, char** argv) {
+    Arguments arguments;
+    for (int i = 1; i < argc; ++i) {
+        const std::string_view argument = argv[i];
+        if (argument == "--ready-fd" && i + 1 < argc) {
+            arguments.ready_fd = std::atoi(argv[++i]);
+            arguments.log_to_file = true;
+        } else {
+            return fail(Kind::invalid, "'{}' is not an option of torpord", argument);
+        }
+    }
+    return arguments;
+}
+
+// Tells whoever started us, once.
+void tell_starter(Fd& starter, std::string_view text) {
+    if (!starter) return;
+    (void)write_all(starter.get(), text, 1000);
+    starter.reset();
+}
+
+Result<void> make_folders(const Folders& folders) {
+    for (const auto& folder : {folders.config, folders.state, folders.cache, folders.runtime, folders.models(), folders.logs(),
+                               folders.snapshots(), folders.workers()}) {
+        if (auto made = make_private_folder(folder); !made) return made;
+    }
+    return {};
+}
+
+Result<void> run(const Arguments& arguments, Fd& starter) {
+    auto folders = Folders::from_environment();
+    if (!folders) return Failure(folders.error());
+    if (auto made = make_folders(*folders); !made) return made;
+    log::open(arguments.log_to_file ? folders->logs() / "torpord.log" : "", log::Level::info);
+
+    auto store = store::Store::open(folders->state);  // holds the lock: we are the only one from here on
+    if (!store) return Failure(store.error());
+    auto keys = store::Keys::open(**store);
+    if (!keys) return Failure(keys.error());
+    std::string config_error;
+    auto config = load_config(*folders);
+    if (!config) {
+        // A daemon that does not start is worse than one without its models: say it and go on.
+        config_error = config.error().text();
+        log::error("{}", config_error);
+        config = Config();
+    }
+    log::open(arguments.log_to_file ? folders->logs() / "torpord.log" : "", config->log_level);
+    for (const std::string& note : config->notes) log::warning("{}", note);
+
+    EventLoop loop;
+    StoreCatalogue catalogue(**store);
+    auto launcher = find_beside("torpor-launch", "gpu/launch");
+    if (!launcher) return Failure(launcher.error());
+    gpu::Pool pool(loop, {*folders, *launcher, config->programs, gpu::find_criu(folders->data), &catalogue});
+    if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);
+    pool.end_orphans();
+    pool.set_models(config->models);
+
+    Daemon daemon{.folders = *folders, .loop = loop, .store = **store, .keys = **keys, .pool = pool, .tcp_state = {},
+                  .config_mutex = {}, .config = std::move(*config), .config_error = config_error, .begin_stop = {}};
+    daemon.started_at_ms = store::now_ms();
+    http::Server server(make_hooks(daemon));
+    daemon.server = &server;
+    Service service(daemon, server);
+    if (auto opened = service.open(); !opened) return opened;
+    if (auto started = server.start(); !started) return started;
+    log::info("torpord {} (pid {}) serves {} and {}", TORPOR_VERSION, ::getpid(), folders->socket().string(), daemon.tcp_state);
+    notify_service_manager("READY=1");
+    tell_starter(starter, "ready\n");
+    loop.run();
+    server.stop(std::chrono::milliseconds(0));
+    service.close();
+    log::info("torpord has ended");
+    log::flush();
+    return {};
+}
+
+}  // namespace
+}  // namespace torpor
+
+int main(int argc, char** argv) {
+    using namespace torpor;
+    if (argc == 2 && std::strcmp(argv[1], "--version") == 0) return std::puts("torpord " TORPOR_VERSION) < 0;
+    if (argc == 2 && std::strcmp(argv[1], "--help") == 0) return std::fputs(usage.data(), stdout) < 0;
+    auto arguments = parse(argc, argv);
+    if (!arguments) {
+        std::fprintf(stderr, "torpord: %s\n\n%s", arguments.error().message.c_str(), usage.data());
+        return 2;
+    }
+    ::umask(0077);
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // thawed workers and their children come back to us
+    mallopt(M_ARENA_MAX, 2);             // many short-lived threads would leave an arena each
+    Fd starter(arguments->ready_fd);
+    auto done = run(*arguments, starter);
+    if (done) return 0;
+    log::error("{}", done.error().text());
+    if (!arguments->log_to_file || ::isatty(STDERR_FILENO) != 0) {
+        std::fprintf(stderr, "torpord: %s\n", done.error().text().c_str());
+    }
+    tell_starter(starter, done.error().text());
+    return row_of(done.error().kind).exit_status;
+}

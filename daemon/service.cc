@@ -1,0 +1,192 @@
+#include "daemon/service.hh"
+
+#include "base/fd.hh"
+#include "base/log.hh"
+#include "base/text.hh"
+#include "daemon/sockets.hh"
+
+#include <signal.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <future>
+
+namespace torpor {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::chrono::seconds stop_time_max{20};  // running requests may finish within this
+
+}  // namespace
+
+Result<std::string> find_beside(const std::string& name, const std::string& build_folder) {
+    std::error_code code;
+    const fs::path self = fs::read_symlink("/proc/self/exe", code).parent_path();
+    std::vector<fs::path> places;
+    if (const char* libexec = std::getenv("TORPOR_LIBEXEC")) places.emplace_back(fs::path(libexec) / name);
+    places.push_back(self / name);
+    places.push_back(self / ".." / build_folder / name);
+    places.push_back(self / "../libexec/torpor" / name);
+    for (const fs::path& place : places) {
+        if (::access(place.c_str(), X_OK) == 0) return fs::weakly_canonical(place, code).string();
+    }
+    return fail(Kind::internal, "{} is not beside torpord ({}); the installation is not complete", name, self.string());
+}
+
+Service::Service(Daemon& daemon, http::Server& server) : daemon_(daemon), server_(server) {
+    daemon_.begin_stop = [this] { daemon_.loop.post([this] { begin_stop(); }); };
+}
+
+Service::~Service() {
+    if (stopper_.joinable()) stopper_.join();
+}
+
+Result<void> Service::open() {
+    const Folders& folders = daemon_.folders;
+    Fd socket = socket_from_service_manager();
+    socket_is_ours_ = !socket;
+    if (!socket) {
+        auto listening = listen_on_socket(folders.socket());
+        if (!listening) return Failure(listening.error());
+        socket = std::move(*listening);
+    }
+    if (auto added = server_.add_listener(std::move(socket), http::Door::socket); !added) return added;
+    if (daemon_.config.tcp_host.empty()) {
+        daemon_.tcp_state = "no TCP port (switched off in config.toml)";
+    } else if (auto tcp = listen_on_tcp(daemon_.config.tcp_port); !tcp) {
+        daemon_.tcp_state = tcp.error().text() + "; torpor.sock works, choose another port in config.toml: [http] tcp";
+        log::warning("{}", daemon_.tcp_state);
+    } else {
+        daemon_.tcp_state = fmt::format("{}:{}", daemon_.config.tcp_host, daemon_.config.tcp_port);
+        if (auto added = server_.add_listener(std::move(*tcp), http::Door::tcp); !added) return added;
+    }
+    if (auto written = write_file_atomically(folders.runtime / "torpor.pid", fmt::format("{}\n", ::getpid()), 0600); !written) {
+        return written;
+    }
+    watch_signals();
+    if (socket_is_ours_) watch_socket_file();
+    plan_watchdog();
+    return {};
+}
+
+void Service::close() {
+    if (socket_is_ours_) ::unlink(daemon_.folders.socket().c_str());
+    ::unlink((daemon_.folders.runtime / "torpor.pid").c_str());
+}
+
+void Service::watch_signals() {
+    ::signal(SIGPIPE, SIG_IGN);
+    const std::array numbers{SIGTERM, SIGINT, SIGHUP};
+    for (size_t i = 0; i < numbers.size(); ++i) {
+        signals_[i].data = this;
+        uv_signal_init(daemon_.loop.handle(), &signals_[i]);
+        uv_signal_start(
+            &signals_[i], [](uv_signal_t* signal, int number) { static_cast<Service*>(signal->data)->on_signal(number); },
+            numbers[i]);
+    }
+}
+
+void Service::on_signal(int number) {
+    if (number != SIGHUP) return begin_stop();
+    // Reading files is not for the loop's thread, nor is reload(), which waits for it.
+    daemon_.loop.run_aside(
+        [this] {
+            if (auto models = daemon_.reload()) log::info("reloaded: {} models", *models);
+        },
+        [] {});
+}
+
+// First: no new work, what runs may finish. A second request ends at once.
+void Service::begin_stop() {
+    if (++stop_requests_ > 1) {
+        log::warning("ending at once");
+        log::flush();
+        close();
+        std::_Exit(1);
+    }
+    log::info("stopping; requests under way may finish within {}", format_duration(stop_time_max));
+    notify_service_manager("STOPPING=1");
+    daemon_.is_stopping = true;
+    socket_watch_.reset();
+    stopper_ = std::thread([this] {
+        server_.stop(stop_time_max);
+        daemon_.loop.post([this] { daemon_.pool.shut_down([this] { finish_stop(); }); });
+    });
+}
+
+void Service::finish_stop() {
+    for (uv_signal_t& signal : signals_) {
+        if (signal.data != nullptr) uv_close(reinterpret_cast<uv_handle_t*>(&signal), nullptr);
+    }
+    watchdog_.reset();
+    daemon_.loop.stop();
+}
+
+// The folder of the socket may be emptied under us (the last logout, a cleaner): bind again.
+void Service::watch_socket_file() {
+    inotify_ = Fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+    if (!inotify_ || ::inotify_add_watch(inotify_.get(), daemon_.folders.runtime.c_str(), IN_DELETE | IN_MOVED_FROM) < 0) return;
+    socket_watch_ = std::make_unique<Watch>(daemon_.loop, inotify_.get(), UV_READABLE, [this] {
+        std::array<char, 4096> events{};
+        while (::read(inotify_.get(), events.data(), events.size()) > 0) {
+        }
+        if (::access(daemon_.folders.socket().c_str(), F_OK) != 0) bind_socket_again();
+    });
+}
+
+void Service::bind_socket_again() {
+    auto listening = listen_on_socket(daemon_.folders.socket());
+    if (!listening) {
+        log::error("torpor.sock has vanished and cannot be made again: {}", listening.error().text());
+        return;
+    }
+    if (auto added = server_.add_listener(std::move(*listening), http::Door::socket); added) {
+        log::warning("torpor.sock had vanished; it is there again");
+    }
+}
+
+// systemd's WatchdogSec: pinged from the loop, so that a wedged one is found out.
+void Service::plan_watchdog() {
+    const char* usec = std::getenv("WATCHDOG_USEC");
+    if (usec == nullptr) return;
+    const auto interval = std::chrono::milliseconds(std::max(1000LL, std::atoll(usec) / 2000));
+    if (!watchdog_) watchdog_ = std::make_unique<Timer>(daemon_.loop);
+    watchdog_->start(interval, [this] {
+        notify_service_manager("WATCHDOG=1");
+        plan_watchdog();
+    });
+}
+
+Result<size_t> Daemon::reload() {
+    auto fresh = load_config(folders);
+    if (!fresh) {
+        log::error("the configuration was not taken: {}", fresh.error().text());
+        std::lock_guard lock(config_mutex);
+        config_error = fresh.error().text();
+        return Failure(fresh.error());
+    }
+    for (const std::string& note : fresh->notes) log::warning("{}", note);
+    const size_t count = fresh->models.size();
+    auto models = std::make_shared<std::vector<gpu::Model>>(fresh->models);
+    {
+        std::lock_guard lock(config_mutex);
+        config = std::move(*fresh);
+        config_error.clear();
+    }
+    auto taken = std::make_shared<std::promise<void>>();
+    auto future = taken->get_future();
+    const bool posted = loop.post([this, models, taken] {
+        pool.set_models(*models);
+        taken->set_value();
+    });
+    if (!posted) return fail(Kind::unavailable, "torpord is shutting down");
+    future.wait();
+    return count;
+}
+
+}  // namespace torpor

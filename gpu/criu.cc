@@ -1,0 +1,151 @@
+#include "gpu/criu.hh"
+
+#include "base/fd.hh"
+#include "base/text.hh"
+#include "gpu/engine.hh"
+#include "gpu/limits.hh"
+
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <sstream>
+
+extern char** environ;
+
+namespace torpor::gpu {
+
+namespace {
+
+// Runs a short command and gives its output; for questions at start, before the loop runs.
+Result<std::string> ask(const std::vector<std::string>& argv, std::chrono::milliseconds time_max) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return fail_errno(Kind::internal, "cannot make a pipe");
+    Fd reader(ends[0]), writer(ends[1]);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, writer.get(), 1);
+    posix_spawn_file_actions_adddup2(&actions, writer.get(), 2);
+    std::vector<char*> arguments;
+    for (const std::string& part : argv) arguments.push_back(const_cast<char*>(part.c_str()));
+    arguments.push_back(nullptr);
+    pid_t pid = 0;
+    const int code = ::posix_spawn(&pid, arguments[0], &actions, nullptr, arguments.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (code != 0) return Failure(Error{Kind::engine, fmt::format("cannot run {}", argv[0]), std::strerror(code)});
+    writer.reset();
+    std::string output;
+    const auto end = std::chrono::steady_clock::now() + time_max;
+    for (;;) {
+        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+        pollfd wait{reader.get(), POLLIN, 0};
+        if (left.count() <= 0 || ::poll(&wait, 1, static_cast<int>(left.count())) == 0) {
+            ::kill(pid, SIGKILL);
+            break;
+        }
+        char buffer[4096];
+        const ssize_t count = ::read(reader.get(), buffer, sizeof buffer);
+        if (count <= 0) break;
+        if (output.size() < probe_answer_bytes_max) output.append(buffer, static_cast<size_t>(count));
+    }
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        return Failure(Error{Kind::engine, fmt::format("{} failed", argv[0]), last_lines(output, 2)});
+    }
+    return output;
+}
+
+// The line of criu's log that says what went wrong.
+std::string first_complaint(const std::filesystem::path& log) {
+    std::istringstream lines(read_tail(log, 64 * 1024));
+    for (std::string line; std::getline(lines, line);) {
+        const size_t at = line.find("Error (");
+        if (at != std::string::npos) return line.substr(at);
+    }
+    return {};
+}
+
+std::vector<std::string> environment_of_criu() {
+    return {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"};
+}
+
+}  // namespace
+
+CriuTool find_criu(const std::filesystem::path& data_folder) {
+    CriuTool tool;
+    const std::string fetched = data_folder / "criu/criu";
+    for (const std::string& candidate : {fetched, find_on_path("criu")}) {
+        if (!candidate.empty() && ::access(candidate.c_str(), X_OK) == 0) {
+            tool.program = candidate;
+            break;
+        }
+    }
+    if (tool.program.empty()) {
+        tool.why_not = "criu is not installed; packaging/setup/build-criu builds it";
+        return tool;
+    }
+    if (::geteuid() != 0) {
+        tool.why_not = "freezing needs root in this version; as another user idle workers are stopped instead";
+        return tool;
+    }
+    if (auto checked = ask({tool.program, "check"}, check_time_max); !checked) {
+        tool.why_not = "criu cannot work here: " + checked.error().text();
+        std::ranges::replace(tool.why_not, '\n', ' ');
+    }
+    return tool;
+}
+
+CriuCall::CriuCall(EventLoop& loop, std::filesystem::path criu_log, OnDone on_done)
+    : deadline_(loop), criu_log_(std::move(criu_log)), on_done_(std::move(on_done)) {}
+
+Result<std::unique_ptr<CriuCall>> CriuCall::run(EventLoop& loop, SpawnOptions options, std::filesystem::path criu_log,
+                                                std::chrono::milliseconds time_max, OnDone on_done) {
+    options.environment = environment_of_criu();
+    auto call = std::make_unique<CriuCall>(loop, std::move(criu_log), std::move(on_done));
+    auto process = Process::spawn(loop, options, [raw = call.get()](Ending ending) {
+        raw->deadline_.cancel();
+        const auto on_done = std::move(raw->on_done_);
+        if (ending.is_success()) return on_done({});
+        const std::string what = raw->timed_out_ ? "took too long and was ended" : ending.text();
+        on_done(Failure(Error{Kind::engine, "criu " + what, first_complaint(raw->criu_log_)}));
+    });
+    if (!process) return Failure(process.error());
+    call->process_ = std::move(*process);
+    call->deadline_.start(time_max, [raw = call.get()] {
+        raw->timed_out_ = true;
+        raw->kill();
+    });
+    return call;
+}
+
+void CriuCall::kill() {
+    if (process_) process_->send(SIGKILL);
+}
+
+Result<std::unique_ptr<CriuCall>> CriuCall::dump(EventLoop& loop, const CriuTool& tool, pid_t pid,
+                                                 const std::filesystem::path& image, OnDone on_done) {
+    SpawnOptions options;
+    options.argv = {tool.program,     "dump",           "--tree",    std::to_string(pid), "--images-dir", image.string(),
+                    "--leave-running", "--link-remap",  "--ghost-limit", "64M",           "--tcp-close",  "--file-locks",
+                    "--ext-unix-sk",  "--manage-cgroups=ignore", "--log-file", "dump.log", "-v1"};
+    return run(loop, std::move(options), image / "dump.log", dump_time_max, std::move(on_done));
+}
+
+Result<std::unique_ptr<CriuCall>> CriuCall::restore(EventLoop& loop, const CriuTool& tool,
+                                                    const std::filesystem::path& image, int log_fd,
+                                                    const std::filesystem::path& log_path, OnDone on_done) {
+    SpawnOptions options;
+    const std::filesystem::path work = image.parent_path();
+    options.argv = {tool.program,    "restore",       "--images-dir", image.string(),  "--work-dir",  work.string(),
+                    "--restore-detached", "--restore-sibling", "--tcp-close", "--file-locks", "--ext-unix-sk",
+                    "--manage-cgroups=ignore", "--inherit-fd", fmt::format("fd[3]:{}", log_path.string().substr(1)),
+                    "--log-file", "restore.log", "-v1"};
+    options.inherited = {log_fd};
+    return run(loop, std::move(options), work / "restore.log", restore_time_max, std::move(on_done));
+}
+
+}  // namespace torpor::gpu

@@ -1,0 +1,51 @@
+// torpor-launch: the last step before an engine runs.
+//
+//     torpor-launch [--no-io-uring] -- COMMAND [ARGUMENT]...
+//
+// libuv makes the session and the descriptors but has no hook before exec; this sets what must be set in
+// the child itself: the umask, and for engines whose row says so a filter that answers io_uring_setup with
+// ENOSYS, because CRIU cannot dump a process that holds an io_uring. Then it becomes the command, with the
+// same pid. Needs root or CAP_SYS_ADMIN for the filter; without either the command runs unfiltered.
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <string_view>
+
+static void refuse_io_uring() {
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog filter{sizeof program / sizeof program[0], program};
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0);
+}
+
+int main(int argc, char** argv) {
+    int i = 1;
+    for (; i < argc && std::string_view(argv[i]) != "--"; ++i) {
+        if (std::string_view(argv[i]) == "--no-io-uring") {
+            refuse_io_uring();
+            continue;
+        }
+        std::fprintf(stderr, "torpor-launch: %s is not an option\n", argv[i]);
+        return 2;
+    }
+    if (i + 1 >= argc) {
+        std::fprintf(stderr, "usage: torpor-launch [--no-io-uring] -- COMMAND [ARGUMENT]...\n");
+        return 2;
+    }
+    umask(0077);
+    execvp(argv[i + 1], argv + i + 1);
+    std::fprintf(stderr, "torpor-launch: cannot run %s: %s\n", argv[i + 1], std::strerror(errno));
+    return 127;
+}

@@ -1,0 +1,53 @@
+// The limits of gpu/, each with its reason.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+
+namespace torpor::gpu {
+
+// Files by hand.
+inline constexpr size_t model_file_bytes_max = 256 * 1024;
+inline constexpr size_t models_max = 1000;
+inline constexpr size_t aliases_max = 32;
+inline constexpr size_t arguments_max = 256;
+inline constexpr size_t argument_bytes_max = 8 * 1024;
+
+// Waiting for a worker.
+inline constexpr size_t queue_max = 1024;                            // requests that wait for one model
+inline constexpr std::chrono::minutes wait_max{10};                  // the largest models load for minutes
+inline constexpr std::chrono::minutes default_idle{10};              // then a worker is put to sleep
+
+// Starting. An engine that says nothing for this long hangs.
+inline constexpr std::chrono::minutes start_time_max{10};
+inline constexpr std::chrono::milliseconds probe_gap{5};             // after a sign of life, at most this often
+inline constexpr std::chrono::milliseconds probe_fallback{250};      // with no sign of life
+inline constexpr std::chrono::seconds probe_time_max{5};             // one question
+inline constexpr size_t probe_answer_bytes_max = 64 * 1024;
+inline constexpr std::chrono::seconds backoff_first{1};              // doubled for each failure in a row
+inline constexpr std::chrono::seconds backoff_max{60};
+inline constexpr std::chrono::seconds crash_is_young{10};            // a worker that dies sooner counts as failing
+
+// Ending.
+inline constexpr std::chrono::milliseconds dying_time_max{250};      // from the first reset to the reaping
+inline constexpr std::chrono::seconds term_grace{3};                 // between SIGTERM and SIGKILL
+inline constexpr std::chrono::seconds end_time_max{10};              // after SIGKILL; longer means a stuck driver
+inline constexpr std::chrono::minutes drain_time_max{10};            // a suspend waits this long for requests
+
+// CRIU. Its dump of a large engine is bound by the disk.
+inline constexpr std::chrono::minutes dump_time_max{5};
+inline constexpr std::chrono::minutes restore_time_max{2};
+inline constexpr std::chrono::seconds check_time_max{10};
+inline constexpr int dump_failures_max = 2;                          // then a model is not imaged until reload
+inline constexpr std::chrono::milliseconds quiet_before_image{20};   // no request for this long, then image
+
+// Connections to one worker that are kept open between requests.
+inline constexpr size_t kept_connections_max = 64;
+
+// A worker's output.
+inline constexpr size_t worker_log_bytes_max = 4 * 1024 * 1024;
+inline constexpr std::chrono::seconds worker_log_check{30};
+inline constexpr size_t last_words_bytes_max = 4 * 1024;
+inline constexpr size_t last_words_lines_max = 8;
+
+}  // namespace torpor::gpu

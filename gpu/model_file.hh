@@ -1,0 +1,44 @@
+// models/NAME.toml: one model, as people write it.
+#pragma once
+
+#include "base/error.hh"
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace torpor::gpu {
+
+struct Model {
+    std::string name;                        // the file's name without .toml
+    std::string engine;                      // a row of the engine table
+    std::string path;                        // the weights; absolute
+    std::vector<std::string> args;           // added to the engine's command line
+    std::map<std::string, std::string> env;  // added to the worker's environment
+    std::vector<std::string> command;        // engine "custom" only
+    std::string ready;                       // readiness path; empty: the engine's own
+    std::vector<std::string> wires;          // empty: the engine's own
+    std::vector<std::string> aliases;
+    std::optional<std::chrono::milliseconds> idle = std::chrono::minutes(10);  // nothing: never asleep by itself
+    bool pinned = false;                     // never chosen to make room, never asleep by itself
+    bool snapshot = true;                    // "ready" or "off"
+
+    bool operator==(const Model&) const = default;
+};
+
+// Parses one model. `file` is used in messages only. The error says file, line, what is wrong, and the
+// nearest known key. `notes` gets a line for each key that is known but has no effect in this version.
+Result<Model> parse_model(std::string_view name, std::string_view text, const std::string& file,
+                          std::vector<std::string>* notes);
+
+// The text of a model file that parses to this model.
+std::string write_model(const Model& model);
+
+// What parse_model checks beyond the text: known engine and wires, names, limits. For models from the API.
+Result<void> check_model(const Model& model);
+
+}  // namespace torpor::gpu

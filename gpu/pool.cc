@@ -1,0 +1,318 @@
+#include "gpu/pool.hh"
+
+#include "base/log.hh"
+#include "base/text.hh"
+#include "gpu/limits.hh"
+#include "gpu/slot.hh"
+
+#include <future>
+
+namespace torpor::gpu {
+
+namespace {
+
+int64_t now_ms() {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Pool::Pool(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
+
+Pool::~Pool() = default;
+
+void Pool::set_models(const std::vector<Model>& models) {
+    std::map<std::string, Snapshot> known;
+    for (Snapshot& snapshot : options_.catalogue->snapshots()) known[snapshot.model] = std::move(snapshot);
+    std::vector<SlotPtr> fresh, changed;
+    {
+        std::lock_guard lock(mutex_);
+        aliases_.clear();
+        std::map<std::string, SlotPtr, std::less<>> before = std::move(slots_);
+        slots_.clear();
+        for (const Model& model : models) {
+            for (const std::string& alias : model.aliases) aliases_[alias] = model.name;
+            if (auto found = before.find(model.name); found != before.end()) {
+                SlotPtr slot = found->second;
+                before.erase(found);
+                const bool differs = !(slot->model == model);
+                slot->model = model;
+                slots_[model.name] = slot;
+                if (differs) changed.push_back(slot);
+                continue;
+            }
+            auto slot = std::make_shared<Slot>(model.name);
+            slot->model = model;
+            slot->since_ms = now_ms();
+            slots_[model.name] = slot;
+            fresh.push_back(slot);
+        }
+        for (auto& [name, slot] : before) {
+            slot->removed = true;
+            slots_[name] = slot;  // until it is drained and ended
+            changed.push_back(slot);
+        }
+    }
+    for (const SlotPtr& slot : fresh) {
+        slot->idle_timer = std::make_unique<Timer>(loop_);
+        slot->quiet_timer = std::make_unique<Timer>(loop_);
+        slot->log_timer = std::make_unique<Timer>(loop_);
+        const auto found = known.find(slot->name);
+        if (found == known.end()) continue;
+        slot->snapshot = found->second;
+        const auto plan = plan_worker(slot->model, options_.folders, options_.programs);
+        const auto reason = !options_.criu.is_offered() ? std::optional(options_.criu.why_not)
+                            : !plan                     ? std::optional(plan.error().message)
+                                    : why_void(*slot->snapshot, plan->command_line, options_.criu.program);
+        if (!options_.criu.is_offered() || !plan) continue;  // nothing is wrong with the image itself
+        if (reason) {
+            log::info("{}: its snapshot is void: {}; the next start is cold", slot->name, *reason);
+            drop_snapshot(slot);
+            continue;
+        }
+        std::lock_guard lock(mutex_);
+        slot->snapshot_bytes = slot->snapshot->bytes;
+        slot->state = State::asleep;  // where it begins; from here on the table holds
+    }
+    for (const SlotPtr& slot : changed) {
+        slot->dump_failures = 0;
+        slot->failures = 0;
+        {
+            std::lock_guard lock(mutex_);
+            slot->retry_at = {};
+        }
+        give_order(slot, Order::stop, false, {});
+    }
+}
+
+void Pool::end_orphans() {
+    for (const Catalogue::Running& running : options_.catalogue->running()) {
+        const auto start_time = start_time_of(running.pid);
+        if (start_time && *start_time == running.start_time && has_token(running.pid, running.token)) {
+            log::info("{}: ending process {} of an earlier torpord", running.model, running.pid);
+            kill_session(running.pid);
+        } else if (start_time) {
+            log::debug("{}: process {} is not ours any more; left alone", running.model, running.pid);
+        }
+        options_.catalogue->remove_running(running.model);
+    }
+}
+
+Pool::SlotPtr Pool::look_up(std::string_view name_or_alias) const {
+    auto found = slots_.find(name_or_alias);
+    if (found == slots_.end()) {
+        const auto alias = aliases_.find(name_or_alias);
+        if (alias != aliases_.end()) found = slots_.find(alias->second);
+    }
+    return found == slots_.end() || found->second->removed ? nullptr : found->second;
+}
+
+Failure Pool::unknown_model(std::string_view name) const {
+    std::vector<std::string> names;
+    for (const auto& [known, slot] : slots_) {
+        if (!slot->removed) names.push_back(known);
+    }
+    for (const auto& [alias, known] : aliases_) names.push_back(alias);
+    const std::string shown(name.substr(0, 128));
+    if (names.empty()) return fail(Kind::not_found, "there is no model '{}', nor any other; see torpor model add --help", shown);
+    if (const std::string near = nearest(shown, names); !near.empty()) {
+        return fail(Kind::not_found, "there is no model '{}'; did you mean {}?", shown, near);
+    }
+    constexpr size_t names_shown = 5;
+    if (names.size() > names_shown) names.resize(names_shown);
+    return fail(Kind::not_found, "there is no model '{}'; there are {}", shown, fmt::join(names, ", "));
+}
+
+void Pool::move(Slot& slot, State to) {
+    {
+        std::lock_guard lock(mutex_);
+        if (slot.state == to) return;
+        if (!may_move(slot.state, to)) {
+            log::error("{}: refused to go from {} to {}; this is a mistake in torpord", slot.name, name_of(slot.state),
+                       name_of(to));
+            return;
+        }
+        slot.state = to;
+        slot.since_ms = now_ms();
+        if (!has_process(to)) {
+            slot.pid = 0;
+            slot.connections.reset();
+        }
+    }
+    log::debug("{}: {}", slot.name, name_of(to));
+}
+
+ModelStatus Pool::status_of(const Slot& slot) const {
+    ModelStatus status;
+    status.model = slot.model;
+    status.state = slot.state;
+    status.is_frozen = slot.state == State::asleep;
+    status.pid = slot.pid;
+    status.snapshot_bytes = slot.snapshot_bytes;
+    status.requests = slot.leases;
+    status.waiting = slot.queue.size();
+    status.since_ms = slot.since_ms;
+    status.last_error = slot.last_error;
+    status.cold_starts = slot.cold_starts;
+    status.thaws = slot.thaws;
+    return status;
+}
+
+Result<ModelStatus> Pool::status(std::string_view model) {
+    ModelStatus status;
+    {
+        std::lock_guard lock(mutex_);
+        const SlotPtr slot = look_up(model);
+        if (!slot) return unknown_model(model);
+        status = status_of(*slot);
+    }
+    if (status.pid > 0) status.memory_bytes = memory_of(process_tree(status.pid));
+    return status;
+}
+
+std::vector<ModelStatus> Pool::statuses() {
+    std::vector<ModelStatus> all;
+    {
+        std::lock_guard lock(mutex_);
+        for (const auto& [name, slot] : slots_) {
+            if (!slot->removed) all.push_back(status_of(*slot));
+        }
+    }
+    for (ModelStatus& status : all) {
+        if (status.pid > 0) status.memory_bytes = memory_of(process_tree(status.pid));
+    }
+    return all;
+}
+
+Result<Model> Pool::find(std::string_view name_or_alias) const {
+    std::lock_guard lock(mutex_);
+    const SlotPtr slot = look_up(name_or_alias);
+    if (!slot) return unknown_model(name_or_alias);
+    return slot->model;
+}
+
+std::vector<Model> Pool::models() const {
+    std::lock_guard lock(mutex_);
+    std::vector<Model> all;
+    for (const auto& [name, slot] : slots_) {
+        if (!slot->removed) all.push_back(slot->model);
+    }
+    return all;
+}
+
+// A removed model stays until nothing of it runs; then it is forgotten.
+void Pool::forget_if_removed(const SlotPtr& slot) {
+    {
+        std::lock_guard lock(mutex_);
+        if (!slot->removed || has_process(slot->state)) return;
+        slots_.erase(slot->name);
+    }
+    fail_all(slot, Error{Kind::not_found, fmt::format("the model {} was removed", slot->name), {}});
+    slot->idle_timer.reset();
+    slot->quiet_timer.reset();
+    slot->log_timer.reset();
+}
+
+Result<void> Pool::run_on_loop(std::function<void(std::function<void(Result<void>)>)> action) {
+    auto promise = std::make_shared<std::promise<Result<void>>>();
+    auto future = promise->get_future();
+    const bool posted = loop_.post([action = std::move(action), promise] {
+        action([promise](Result<void> result) { promise->set_value(std::move(result)); });
+    });
+    if (!posted) return fail(Kind::unavailable, "torpord is shutting down");
+    if (future.wait_for(drain_time_max) != std::future_status::ready) {
+        return fail(Kind::timeout, "requests were still running after {}", format_duration(drain_time_max));
+    }
+    return future.get();
+}
+
+Result<void> Pool::suspend(std::string_view model, bool force) {
+    return run_on_loop([this, name = std::string(model), force](auto done) {
+        std::unique_lock lock(mutex_);
+        const SlotPtr slot = look_up(name);
+        if (!slot) return done(unknown_model(name));
+        lock.unlock();
+        give_order(slot, Order::suspend, force, done);
+    });
+}
+
+Result<void> Pool::stop(std::string_view model, bool force) {
+    return run_on_loop([this, name = std::string(model), force](auto done) {
+        std::unique_lock lock(mutex_);
+        const SlotPtr slot = look_up(name);
+        if (!slot) return done(unknown_model(name));
+        lock.unlock();
+        give_order(slot, Order::stop, force, done);
+    });
+}
+
+Result<uint64_t> Pool::remove_snapshot(std::string_view model) {
+    auto bytes = std::make_shared<uint64_t>(0);
+    auto removed = run_on_loop([this, name = std::string(model), bytes](auto done) {
+        std::unique_lock lock(mutex_);
+        const SlotPtr slot = look_up(name);
+        if (!slot) return done(unknown_model(name));
+        if (!slot->snapshot) return done(fail(Kind::not_found, "{} has no snapshot", slot->name));
+        if (slot->state == State::resuming) return done(fail(Kind::conflict, "{} is waking from it just now", slot->name));
+        *bytes = slot->snapshot->bytes;
+        const bool asleep = slot->state == State::asleep;
+        lock.unlock();
+        drop_snapshot(slot);
+        if (asleep) move(*slot, State::stopped);
+        done({});
+    });
+    if (!removed) return Failure(removed.error());
+    return *bytes;
+}
+
+std::vector<Pool::SnapshotStatus> Pool::snapshots() {
+    auto all = std::make_shared<std::vector<SnapshotStatus>>();
+    (void)run_on_loop([this, all](auto done) {
+        std::vector<SlotPtr> slots;
+        {
+            std::lock_guard lock(mutex_);
+            for (const auto& [name, slot] : slots_) slots.push_back(slot);
+        }
+        for (const SlotPtr& slot : slots) {
+            if (!slot->snapshot) continue;
+            SnapshotStatus status{*slot->snapshot, options_.criu.why_not};
+            if (options_.criu.is_offered()) {
+                const auto plan = plan_worker(slot->model, options_.folders, options_.programs);
+                status.why_void = !plan ? plan.error().message
+                                        : why_void(*slot->snapshot, plan->command_line, options_.criu.program).value_or("");
+            }
+            all->push_back(std::move(status));
+        }
+        done({});
+    });
+    return *all;
+}
+
+void Pool::shut_down(std::function<void()> done) {
+    std::vector<SlotPtr> slots;
+    {
+        std::lock_guard lock(mutex_);
+        closing_ = true;
+        for (const auto& [name, slot] : slots_) slots.push_back(slot);
+    }
+    auto left = std::make_shared<size_t>(slots.size());
+    auto finish = [this, left, done = std::move(done)](Result<void>) {
+        if (*left > 0 && --*left > 0) return;
+        {
+            std::lock_guard lock(mutex_);
+            for (auto& [name, slot] : slots_) {
+                slot->idle_timer.reset();
+                slot->quiet_timer.reset();
+                slot->log_timer.reset();
+            }
+        }
+        done();
+    };
+    if (slots.empty()) return finish({});
+    for (const SlotPtr& slot : slots) {
+        fail_all(slot, Error{Kind::unavailable, "torpord is shutting down", {}});
+        give_order(slot, Order::suspend, true, finish);
+    }
+}
+
+}  // namespace torpor::gpu

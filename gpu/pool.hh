@@ -1,0 +1,162 @@
+// The pool of local model workers: who runs, who sleeps, who waits.
+//
+// Everything that starts, ends, images or thaws happens on the loop's thread; pool_wake.cc and
+// pool_sleep.cc hold it. Requests come in on any thread through acquire() (pool_acquire.cc) and need the
+// loop only when the worker is not ready. A model's states and their legal moves are in state.cc.
+#pragma once
+
+#include "base/event_loop.hh"
+#include "base/folders.hh"
+#include "gpu/criu.hh"
+#include "gpu/engine.hh"
+#include "gpu/lease.hh"
+#include "gpu/model_file.hh"
+#include "gpu/snapshot.hh"
+#include "gpu/state.hh"
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace torpor::gpu {
+
+struct Waiter;
+struct WorkerPlan;
+enum class Order;
+
+struct ModelStatus {
+    Model model;
+    State state = State::stopped;
+    bool is_frozen = false;  // asleep in the tier `frozen`
+    pid_t pid = 0;
+    uint64_t memory_bytes = 0;  // proportional set size of all its processes
+    uint64_t snapshot_bytes = 0;
+    size_t requests = 0;
+    size_t waiting = 0;
+    int64_t since_ms = 0;
+    std::string last_error;
+    uint64_t cold_starts = 0;
+    uint64_t thaws = 0;
+};
+
+class Pool {
+  public:
+    struct Options {
+        Folders folders;
+        std::string launcher;  // torpor-launch
+        EnginePrograms programs;
+        CriuTool criu;
+        Catalogue* catalogue = nullptr;
+    };
+
+    // Loop thread, before it runs; so is the destructor, after shut_down() and after the loop has ended.
+    Pool(EventLoop& loop, Options options);
+    ~Pool();
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+
+    // Makes this the list of models. Workers whose model is gone or changed are drained and stopped.
+    // Loop thread.
+    void set_models(const std::vector<Model>& models);
+
+    // Ends workers of an earlier daemon that can be proved to be ours. Loop thread, once, at the start.
+    void end_orphans();
+
+    // A lease on the model's worker, waking it if need be. Blocks; any thread but the loop's.
+    // `gone_fd`: a socket; when its peer hangs up the wait ends with `cancelled`. -1: none.
+    // `dead_generation`: a process that the caller found dead; the pool looks before it grants again.
+    // Errors: not_found (with the nearest name), busy (queue full), timeout, engine (with its last
+    // words), cancelled, unavailable (shutting down).
+    Result<Lease> acquire(std::string_view model, int gone_fd, std::chrono::milliseconds wait_max,
+                          uint64_t dead_generation = 0);
+
+    // Blocks until the model sleeps (or is stopped, where it cannot be frozen), or is ended and its image
+    // gone for stop(). Waits for requests under way unless `force`. Any thread but the loop's.
+    Result<void> suspend(std::string_view model, bool force);
+    Result<void> stop(std::string_view model, bool force);
+
+    // Removes the image. The worker, if it runs, goes on. Any thread but the loop's.
+    Result<uint64_t> remove_snapshot(std::string_view model);
+
+    struct SnapshotStatus {
+        Snapshot snapshot;
+        std::string why_void;  // empty: valid
+    };
+    std::vector<SnapshotStatus> snapshots();
+
+    // Any thread. Measures memory, which takes about a millisecond a running worker.
+    Result<ModelStatus> status(std::string_view model);
+    std::vector<ModelStatus> statuses();
+
+    // Any thread, cheap. The model behind a name or an alias.
+    Result<Model> find(std::string_view name_or_alias) const;
+    std::vector<Model> models() const;
+    const CriuTool& criu() const { return options_.criu; }
+
+    // No new leases; every worker is ended (those with an image sleep). Loop thread; `done` follows.
+    void shut_down(std::function<void()> done);
+
+  private:
+    friend class Lease;
+    using SlotPtr = std::shared_ptr<Slot>;
+
+    // pool.cc
+    SlotPtr look_up(std::string_view name_or_alias) const;  // mutex_ held
+    Failure unknown_model(std::string_view name) const;     // mutex_ held
+    ModelStatus status_of(const Slot& slot) const;          // mutex_ held
+    void move(Slot& slot, State to);
+    void forget_if_removed(const SlotPtr& slot);
+    Result<void> run_on_loop(std::function<void(std::function<void(Result<void>)>)> action);
+
+    // pool_acquire.cc
+    Lease grant(const SlotPtr& slot);  // mutex_ held
+    void release(const SlotPtr& slot, uint64_t generation);
+    void grant_all(const SlotPtr& slot, Wake wake);
+    void fail_all(const SlotPtr& slot, const Error& error);
+    Result<Lease> wait_for(const SlotPtr& slot, const std::shared_ptr<Waiter>& waiter, int gone_fd,
+                           std::chrono::milliseconds wait_max);
+
+    // pool_wake.cc
+    void advance(const SlotPtr& slot);
+    void start_cold(const SlotPtr& slot);
+    void thaw(const SlotPtr& slot);
+    void thaw_failed(const SlotPtr& slot, const Error& error);
+    void thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid);
+    void became_ready(const SlotPtr& slot, Wake wake);
+    void start_failed(const SlotPtr& slot, Error error);
+    void worker_ended(const SlotPtr& slot, Ending ending);
+    void check_alive(const SlotPtr& slot);
+
+    // pool_sleep.cc
+    void care(const SlotPtr& slot);
+    void plan_idle(const SlotPtr& slot);
+    void give_order(const SlotPtr& slot, Order order, bool force, std::function<void(Result<void>)> observer);
+    void obey(const SlotPtr& slot, bool force);
+    void begin_suspend(const SlotPtr& slot);
+    void end_worker(const SlotPtr& slot);
+    void finish_order(const SlotPtr& slot, Result<void> result);
+    bool wants_image(const SlotPtr& slot) const;
+    void image_when_quiet(const SlotPtr& slot);
+    void make_image(const SlotPtr& slot, std::function<void()> dumped, std::function<void()> done);
+    void keep_image(const SlotPtr& slot, const std::string& fingerprint, Result<void> result,
+                    std::function<void()> done);
+    void image_written(const SlotPtr& slot, const std::string& fingerprint, Result<void> result);
+    void drop_snapshot(const SlotPtr& slot);
+
+    EventLoop& loop_;
+    const Options options_;
+
+    mutable std::mutex mutex_;
+    std::map<std::string, SlotPtr, std::less<>> slots_;          // guarded by mutex_
+    std::map<std::string, std::string, std::less<>> aliases_;    // guarded by mutex_; alias to name
+    bool closing_ = false;                                       // guarded by mutex_
+
+    std::function<void()> on_closed_;  // loop thread
+};
+
+}  // namespace torpor::gpu

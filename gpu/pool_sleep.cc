@@ -1,0 +1,269 @@
+// How a worker is imaged, put to sleep, and ended. Loop thread.
+#include "base/log.hh"
+#include "base/text.hh"
+#include "gpu/limits.hh"
+#include "gpu/pool.hh"
+#include "gpu/slot.hh"
+#include "gpu/worker_log.hh"
+
+#include <filesystem>
+
+namespace torpor::gpu {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+int64_t now_ms() {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+// Looks after a worker that nobody uses just now: orders first, then its image, then its idle time.
+void Pool::care(const SlotPtr& slot) {
+    if (!slot->worker || !slot->idle_timer) return;
+    if (!slot->log_timer->is_active()) {
+        rotate_worker_log(slot->worker->plan().log);
+        slot->log_timer->start(worker_log_check, [this, slot] { care(slot); });
+    }
+    {
+        std::lock_guard lock(mutex_);
+        if (slot->state != State::ready) return;
+    }
+    if (slot->order != Order::none) return obey(slot, false);
+    if (wants_image(slot)) return image_when_quiet(slot);
+    {
+        // From here on no request needs the loop: the idle timer looks at last_used by itself.
+        std::lock_guard lock(mutex_);
+        slot->needs_care = slot->model.idle && slot->model.idle->count() == 0;
+    }
+    plan_idle(slot);
+}
+
+void Pool::plan_idle(const SlotPtr& slot) {
+    if (!slot->model.idle || slot->model.pinned || slot->idle_timer->is_active()) return;
+    Clock::duration left{};
+    {
+        std::lock_guard lock(mutex_);
+        const auto unused_since = slot->leases > 0 ? Clock::now() : slot->last_used;
+        left = unused_since + *slot->model.idle - Clock::now();
+    }
+    if (left <= Clock::duration::zero()) return give_order(slot, Order::suspend, false, {});
+    const auto wait = std::chrono::ceil<std::chrono::milliseconds>(left);
+    slot->idle_timer->start(wait, [this, slot] { plan_idle(slot); });
+}
+
+void Pool::give_order(const SlotPtr& slot, Order order, bool force, std::function<void(Result<void>)> observer) {
+    if (observer) slot->observers.push_back(std::move(observer));
+    if (order > slot->order) slot->order = order;  // stop outranks suspend
+    obey(slot, force);
+}
+
+void Pool::obey(const SlotPtr& slot, bool force) {
+    State state{};
+    bool free = false;
+    const bool imaging = slot->is_imaging;
+    {
+        std::lock_guard lock(mutex_);
+        state = slot->state;
+        free = slot->leases == 0;
+        if (state == State::ready || state == State::busy) {
+            slot->held = true;  // new requests wait
+            slot->needs_care = true;
+        }
+    }
+    switch (state) {
+        case State::asleep:
+            if (slot->order == Order::stop) {
+                drop_snapshot(slot);
+                move(*slot, State::stopped);
+            }
+            [[fallthrough]];
+        case State::stopped: return finish_order(slot, {});
+        case State::failed:
+            drop_snapshot(slot);
+            move(*slot, State::stopped);
+            return finish_order(slot, {});
+        case State::starting:
+            if (force || slot->order == Order::stop) {
+                move(*slot, State::suspending);
+                end_worker(slot);
+            }
+            return;
+        case State::resuming:
+        case State::suspending: return;  // becomes ready or ends soon, and asks again
+        case State::ready:
+        case State::busy: break;
+    }
+    if (!free && !force) return;  // care() asks again after the last release
+    if (imaging && !force) return;  // so does the end of the imaging
+    begin_suspend(slot);
+}
+
+void Pool::begin_suspend(const SlotPtr& slot) {
+    const bool image_first = slot->order == Order::suspend && !slot->is_imaging && wants_image(slot) && [&] {
+        std::lock_guard lock(mutex_);
+        return slot->leases == 0 && !closing_;
+    }();
+    move(*slot, State::suspending);
+    slot->idle_timer->cancel();
+    slot->quiet_timer->cancel();
+    if (image_first) return make_image(slot, [] {}, [this, slot] { end_worker(slot); });
+    end_worker(slot);
+}
+
+void Pool::end_worker(const SlotPtr& slot) {
+    if (!slot->worker) return;
+    slot->worker->end(slot->snapshot.has_value());  // with an image there is nothing left to save
+}
+
+void Pool::finish_order(const SlotPtr& slot, Result<void> result) {
+    const Order order = std::exchange(slot->order, Order::none);
+    if (order == Order::stop && slot->snapshot) {
+        drop_snapshot(slot);
+        std::unique_lock lock(mutex_);
+        const bool asleep = slot->state == State::asleep;
+        lock.unlock();
+        if (asleep) move(*slot, State::stopped);
+    }
+    {
+        std::lock_guard lock(mutex_);
+        slot->held = false;
+    }
+    for (auto& observer : std::exchange(slot->observers, {})) observer(result);
+    advance(slot);
+    forget_if_removed(slot);
+}
+
+bool Pool::wants_image(const SlotPtr& slot) const {
+    return options_.criu.is_offered() && slot->model.snapshot && !slot->snapshot && slot->worker != nullptr &&
+           slot->dump_failures < dump_failures_max;
+}
+
+// The image is made at the first quiet moment, so that those who woke the worker do not wait for it.
+void Pool::image_when_quiet(const SlotPtr& slot) {
+    if (slot->quiet_timer->is_active() || slot->is_imaging) return;
+    slot->quiet_timer->start(quiet_before_image, [this, slot] {
+        {
+            std::lock_guard lock(mutex_);
+            if (slot->state != State::ready || slot->leases > 0 || slot->held) return;  // care() comes again
+            const auto quiet = Clock::now() - slot->last_used;
+            if (slot->served > 0 && quiet < quiet_before_image) {
+                loop_.post([this, slot] { care(slot); });
+                return;
+            }
+            slot->held = true;
+        }
+        const auto dump = [this, slot] {
+            const auto unhold = [this, slot] {
+                std::lock_guard lock(mutex_);
+                slot->held = slot->order != Order::none;
+                if (slot->worker) slot->connections = slot->worker->connections();
+            };
+            make_image(slot, [this, slot, unhold] {
+                // The process runs again; only its bytes still have to reach the disk.
+                unhold();
+                advance(slot);
+            }, [this, slot] {
+                if (slot->order != Order::none) return obey(slot, false);
+                advance(slot);
+                care(slot);
+            });
+        };
+        if (slot->served > 0) return dump();
+        slot->worker->warm_up([this, dump] { loop_.post(dump); });
+    });
+}
+
+void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::function<void()> done) {
+    slot->is_imaging = true;
+    const auto finish = [slot, done = std::move(done)] {
+        slot->is_imaging = false;
+        done();
+    };
+    if (!slot->worker) return finish();
+    slot->worker->renew_connections();
+    // The engine needs a moment to see that its connections were closed: CRIU cannot dump half of one.
+    slot->quiet_timer->start(quiet_before_image, [this, slot, dumped = std::move(dumped), finish] {
+        if (!slot->worker) return finish();
+        const pid_t pid = slot->worker->pid();
+        const fs::path beside = options_.folders.snapshots() / (slot->name + ".new");
+        std::error_code code;
+        fs::remove_all(beside, code);
+        fs::create_directories(beside / "image", code);
+        fs::permissions(beside, fs::perms::owner_all, code);
+        fs::permissions(beside / "image", fs::perms::owner_all, code);
+        const WorkerPlan& plan = slot->worker->plan();
+        const std::string fingerprint = fmt::format("pid {}\ntoken {}\n", pid, plan.token) +
+                                        take_fingerprint(pid, plan.command_line, options_.criu.program);
+        auto call = CriuCall::dump(loop_, options_.criu, pid, beside / "image",
+                                   [this, slot, fingerprint, dumped, finish](Result<void> result) {
+                                       loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});
+                                       dumped();
+                                       keep_image(slot, fingerprint, std::move(result), finish);
+                                   });
+        if (!call) {
+            dumped();
+            return keep_image(slot, fingerprint, Failure(call.error()), finish);
+        }
+        slot->criu = std::move(*call);
+    });
+}
+
+// Brings the image's bytes to the disk beside the loop, then to its place and into the catalogue.
+void Pool::keep_image(const SlotPtr& slot, const std::string& fingerprint, Result<void> result,
+                      std::function<void()> done) {
+    const fs::path place = options_.folders.snapshots() / slot->name;
+    auto kept = std::make_shared<Result<void>>(std::move(result));
+    loop_.run_aside(
+        [kept, place, fingerprint] {
+            if (*kept) *kept = publish(place.string() + ".new", place, fingerprint);
+        },
+        [this, slot, kept, fingerprint, done = std::move(done)] {
+            image_written(slot, fingerprint, std::move(*kept));
+            done();
+        });
+}
+
+void Pool::image_written(const SlotPtr& slot, const std::string& fingerprint, Result<void> result) {
+    const fs::path place = options_.folders.snapshots() / slot->name;
+    const fs::path beside = place.string() + ".new";
+    if (result && slot->order == Order::stop) {
+        std::error_code code;
+        fs::remove_all(place, code);
+        return;
+    }
+    if (!result) {
+        ++slot->dump_failures;
+        log::warning("{}: no snapshot could be made: {}", slot->name, result.error().text());
+        std::error_code code;
+        fs::remove_all(beside, code);
+        return;
+    }
+    Snapshot snapshot;
+    snapshot.model = slot->name;
+    snapshot.path = place;
+    snapshot.bytes = bytes_below(place / "image");
+    snapshot.fingerprint = fingerprint;
+    snapshot.created_at_ms = now_ms();
+    options_.catalogue->put(snapshot);
+    log::info("{}: snapshot of {} made", slot->name, format_bytes(snapshot.bytes));
+    {
+        std::lock_guard lock(mutex_);
+        slot->snapshot_bytes = snapshot.bytes;
+    }
+    slot->snapshot = std::move(snapshot);
+}
+
+void Pool::drop_snapshot(const SlotPtr& slot) {
+    if (!slot->snapshot) return;
+    options_.catalogue->remove(slot->name);
+    std::error_code code;
+    fs::remove_all(slot->snapshot->path, code);
+    slot->snapshot.reset();
+    std::lock_guard lock(mutex_);
+    slot->snapshot_bytes = 0;
+}
+
+}  // namespace torpor::gpu

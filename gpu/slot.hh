@@ -1,0 +1,76 @@
+// What the pool keeps of one model. Private to gpu/pool*.cc and lease.cc.
+#pragma once
+
+#include "base/event_loop.hh"
+#include "base/fd.hh"
+#include "gpu/criu.hh"
+#include "gpu/lease.hh"
+#include "gpu/snapshot.hh"
+#include "gpu/state.hh"
+#include "gpu/worker.hh"
+
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace torpor::gpu {
+
+using Clock = std::chrono::steady_clock;
+
+// One request that waits for a lease. `done` and `result` are guarded by the pool's mutex; the event
+// descriptor wakes the waiting thread.
+struct Waiter {
+    Fd event;
+    Clock::time_point since = Clock::now();
+    bool done = false;
+    Result<Lease> result = fail(Kind::internal, "nothing happened yet");
+};
+
+// What the pool was told to do with the worker as soon as it may.
+enum class Order { none, suspend, stop };
+
+struct Slot {
+    const std::string name;
+
+    // Guarded by the pool's mutex.
+    Model model;
+    State state = State::stopped;
+    int64_t since_ms = 0;
+    uint64_t generation = 0;                    // of the process
+    std::shared_ptr<Connections> connections;   // of the process; set while ready or busy
+    size_t leases = 0;                          // of this generation
+    bool held = false;                          // no new leases: draining, or being imaged
+    bool needs_care = false;                    // tell the loop when the last lease is released
+    std::deque<std::shared_ptr<Waiter>> queue;
+    Clock::time_point last_used = Clock::now();
+    pid_t pid = 0;
+    uint64_t snapshot_bytes = 0;
+    std::string last_error;
+    Clock::time_point retry_at{};
+    uint64_t cold_starts = 0;
+    uint64_t thaws = 0;
+    bool removed = false;
+
+    // The loop's thread only.
+    std::unique_ptr<Worker> worker;
+    std::unique_ptr<CriuCall> criu;
+    std::optional<Snapshot> snapshot;
+    Order order = Order::none;
+    std::vector<std::function<void(Result<void>)>> observers;  // of the order
+    Clock::time_point ready_at{};
+    int failures = 0;        // in a row
+    int dump_failures = 0;
+    bool is_imaging = false;
+    uint64_t served = 0;     // leases granted to this generation
+    std::unique_ptr<Timer> idle_timer;
+    std::unique_ptr<Timer> quiet_timer;
+    std::unique_ptr<Timer> log_timer;
+
+    explicit Slot(std::string model_name) : name(std::move(model_name)) {}
+};
+
+}  // namespace torpor::gpu

@@ -1,0 +1,66 @@
+// A frozen worker on disk: a folder of CRIU images and a record of everything that must be the same at the thaw.
+//
+//     snapshots/NAME/            0700, renamed into place when complete
+//         image/                 what CRIU wrote
+//         fingerprint            text, one fact a line; format in docs/snapshots.md
+#pragma once
+
+#include "base/error.hh"
+#include "gpu/engine.hh"
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace torpor::gpu {
+
+// The catalogue's row.
+struct Snapshot {
+    std::string model;
+    std::string tier = "frozen";
+    std::filesystem::path path;
+    uint64_t bytes = 0;
+    std::string fingerprint;
+    int64_t created_at_ms = 0;
+};
+
+// What the image depends on, gathered from the live process: every file that it has mapped (engine,
+// libraries, weights), its command line, and the CRIU, kernel and CPU that wrote it.
+std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu);
+
+// Why an image with this fingerprint cannot be thawed now; nothing if it can. Looks at each file's size
+// and time of change, so it costs microseconds.
+std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<std::string>& command_line,
+                                    const std::string& criu);
+
+// Sum of the files' sizes.
+uint64_t bytes_below(const std::filesystem::path& folder);
+
+// Fsyncs every file of `beside`, writes the fingerprint, and renames it to `place` (replacing what is there).
+Result<void> publish(const std::filesystem::path& beside, const std::filesystem::path& place, const std::string& fingerprint);
+
+// Where the pool keeps its rows; the daemon gives one over its store. Called on the loop's thread.
+class Catalogue {
+  public:
+    virtual ~Catalogue() = default;
+    virtual std::vector<Snapshot> snapshots() = 0;
+    virtual void put(const Snapshot& snapshot) = 0;
+    virtual void remove(const std::string& model) = 0;
+    virtual void note_start(const std::string& model, bool thawed) = 0;
+
+    // Processes that are ours, so that a daemon that finds them after a crash can prove it.
+    struct Running {
+        std::string model;
+        pid_t pid = 0;
+        uint64_t start_time = 0;
+        std::string token;
+    };
+    virtual std::vector<Running> running() = 0;
+    virtual void put_running(const Running& running) = 0;
+    virtual void remove_running(const std::string& model) = 0;
+};
+
+}  // namespace torpor::gpu

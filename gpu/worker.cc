@@ -1,0 +1,212 @@
+#include "gpu/worker.hh"
+
+#include "base/text.hh"
+#include "gpu/limits.hh"
+#include "gpu/worker_log.hh"
+
+#include <signal.h>
+#include <sys/inotify.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
+
+namespace torpor::gpu {
+
+namespace {
+
+// What a worker sees of our environment: enough to find programs, caches and devices, no secrets.
+constexpr std::array<std::string_view, 14> passed_on{
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "XDG_CACHE_HOME",
+    "HF_HOME", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "ROCR_VISIBLE_DEVICES", "OMP_NUM_THREADS"};
+
+std::vector<std::string> environment_of(const WorkerPlan& plan) {
+    std::map<std::string, std::string> variables;
+    for (const std::string_view name : passed_on) {
+        if (const char* value = std::getenv(std::string(name).c_str())) variables[std::string(name)] = value;
+    }
+    for (const auto& [name, value] : plan.model.env) variables[name] = value;
+    variables[std::string(token_variable)] = plan.token;
+    std::vector<std::string> environment;
+    for (const auto& [name, value] : variables) environment.push_back(name + "=" + value);
+    return environment;
+}
+
+std::string random_token() {
+    std::array<unsigned char, 16> bytes{};
+    (void)!::getrandom(bytes.data(), bytes.size(), 0);
+    std::string text;
+    for (const unsigned char byte : bytes) text += fmt::format("{:02x}", byte);
+    return text;
+}
+
+}  // namespace
+
+Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs) {
+    WorkerPlan plan;
+    plan.model = model;
+    plan.engine = find_engine(model.engine);
+    if (plan.engine == nullptr) return fail(Kind::engine, "{} is not an engine", model.engine);
+    if (!model.path.empty() && ::access(model.path.c_str(), R_OK) != 0) {
+        return fail_errno(Kind::engine, fmt::format("the model file {} cannot be read", model.path));
+    }
+    auto program = plan.engine->find(model, folders, programs);
+    if (!program) return Failure(program.error());
+    if (plan.engine->uses_socket(model)) {
+        plan.endpoint.socket = folders.workers() / (model.name + ".sock");
+    } else {
+        auto port = free_port();
+        if (!port) return Failure(port.error());
+        plan.endpoint.port = *port;
+    }
+    plan.command_line = plan.engine->command_line(model, plan.endpoint, *program);
+    plan.log = folders.logs() / (model.name + ".log");
+    plan.token = random_token();
+    return plan;
+}
+
+bool has_token(pid_t pid, const std::string& token) {
+    constexpr size_t environ_bytes_max = 4 * 1024 * 1024;
+    auto environment = read_file(fmt::format("/proc/{}/environ", pid), environ_bytes_max);
+    return environment && environment->find(fmt::format("{}={}", token_variable, token)) != std::string::npos;
+}
+
+Worker::Worker(EventLoop& loop, WorkerPlan plan, OnEnd on_end)
+    : loop_(loop), plan_(std::move(plan)), on_end_(std::move(on_end)),
+      connections_(std::make_shared<Connections>(plan_.endpoint)), next_ask_(loop), deadline_(loop), kill_timer_(loop) {}
+
+Worker::~Worker() {
+    signs_.reset();  // before the inotify descriptor that it watches
+    connections_->close_all();
+}
+
+Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan& plan, const std::string& launcher,
+                                              OnEnd on_end) {
+    auto log = open_worker_log(plan.log);
+    if (!log) return Failure(log.error());
+    auto worker = std::make_unique<Worker>(loop, plan, std::move(on_end));
+    worker->log_start_ = size_of(plan.log);
+    if (!plan.endpoint.socket.empty()) ::unlink(plan.endpoint.socket.c_str());
+    SpawnOptions options;
+    options.argv = {launcher};
+    if (plan.engine->refuse_io_uring) options.argv.emplace_back("--no-io-uring");
+    options.argv.emplace_back("--");
+    options.argv.insert(options.argv.end(), plan.command_line.begin(), plan.command_line.end());
+    options.environment = environment_of(plan);
+    options.working_folder = "/";
+    options.output = log->get();
+    options.own_session = true;
+    auto process = Process::spawn(loop, options, [raw = worker.get()](Ending ending) { raw->on_leader_end(ending); });
+    if (!process) return Failure(process.error());
+    worker->process_ = std::move(*process);
+    return worker;
+}
+
+Result<std::unique_ptr<Worker>> Worker::adopt(EventLoop& loop, const WorkerPlan& plan, pid_t pid, OnEnd on_end) {
+    auto worker = std::make_unique<Worker>(loop, plan, std::move(on_end));
+    worker->log_start_ = size_of(plan.log);
+    auto process = Process::watch(loop, pid, [raw = worker.get()](Ending ending) { raw->on_leader_end(ending); });
+    if (!process) return Failure(process.error());
+    worker->process_ = std::move(*process);
+    return worker;
+}
+
+void Worker::renew_connections() {
+    connections_->close_all();
+    connections_ = std::make_shared<Connections>(plan_.endpoint);
+}
+
+std::string Worker::last_words() const {
+    return gpu::last_words(plan_.log, log_start_);
+}
+
+void Worker::await_ready(std::function<void(Result<void>)> on_ready) {
+    on_ready_ = std::move(on_ready);
+    inotify_ = Fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+    if (inotify_) {
+        ::inotify_add_watch(inotify_.get(), plan_.log.c_str(), IN_MODIFY);
+        if (!plan_.endpoint.socket.empty()) {
+            const auto folder = std::filesystem::path(plan_.endpoint.socket).parent_path();
+            ::inotify_add_watch(inotify_.get(), folder.c_str(), IN_CREATE);
+        }
+        signs_ = std::make_unique<Watch>(loop_, inotify_.get(), UV_READABLE, [this] { on_sign_of_life(); });
+    }
+    deadline_.start(start_time_max, [this] {
+        finish_ready(fail(Kind::engine, "{} was not ready after {}", plan_.model.name, format_duration(start_time_max)));
+    });
+    ask();
+}
+
+void Worker::on_sign_of_life() {
+    std::array<char, 4096> events{};
+    while (::read(inotify_.get(), events.data(), events.size()) > 0) {
+    }
+    if (is_asking_) {
+        ask_again_ = true;
+    } else {
+        next_ask_.start(probe_gap, [this] { ask(); });
+    }
+}
+
+void Worker::ask() {
+    if (!on_ready_) return;
+    is_asking_ = true;
+    ask_again_ = false;
+    const std::string path = plan_.model.ready.empty() ? std::string(plan_.engine->ready_path) : plan_.model.ready;
+    probe_ = std::make_unique<Probe>(
+        loop_, plan_.endpoint, path, "",
+        [this](int status) {
+            is_asking_ = false;
+            if (status == 200) return finish_ready({});
+            next_ask_.start(ask_again_ ? probe_gap : probe_fallback, [this] { ask(); });
+        },
+        probe_time_max);
+}
+
+void Worker::finish_ready(Result<void> result) {
+    signs_.reset();
+    inotify_.reset();
+    next_ask_.cancel();
+    deadline_.cancel();
+    if (const auto on_ready = std::move(on_ready_)) on_ready(std::move(result));
+}
+
+void Worker::warm_up(std::function<void()> on_done) {
+    const std::string body = plan_.engine->warm_up_body(plan_.model);
+    if (plan_.engine->warm_up_path.empty() || body.empty()) return on_done();
+    probe_ = std::make_unique<Probe>(
+        loop_, plan_.endpoint, std::string(plan_.engine->warm_up_path), body, [on_done](int) { on_done(); }, start_time_max);
+}
+
+void Worker::end(bool at_once) {
+    connections_->close_all();
+    if (leader_ended_) return;
+    if (at_once) return kill_session(pid());
+    process_->send(SIGTERM);
+    kill_timer_.start(term_grace, [this] { kill_session(pid()); });
+}
+
+// The leader is gone; what is left of its session goes too, and only then is the worker's end told.
+void Worker::on_leader_end(Ending ending) {
+    kill_timer_.cancel();
+    leader_ended_ = true;
+    ending_ = ending;
+    on_ready_ = nullptr;
+    finish_ready({});
+    for (const pid_t other : session_members(pid())) {
+        if (other == pid()) continue;
+        ::kill(other, SIGKILL);
+        auto process = Process::watch(loop_, other, [this](Ending) {
+            if (--others_left_ == 0) on_end_(ending_);  // may destroy this
+        });
+        if (process) {
+            others_.push_back(std::move(*process));
+            ++others_left_;
+        }
+    }
+    if (others_left_ == 0) on_end_(ending_);  // may destroy this
+}
+
+}  // namespace torpor::gpu

@@ -1,0 +1,98 @@
+// One live process tree of an engine, from its start or thaw to its end. Loop thread only.
+#pragma once
+
+#include "base/event_loop.hh"
+#include "base/folders.hh"
+#include "base/process.hh"
+#include "gpu/connections.hh"
+#include "gpu/engine.hh"
+#include "gpu/probe.hh"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace torpor::gpu {
+
+// What a worker is made from: the same for a cold start and for a thaw.
+struct WorkerPlan {
+    Model model;
+    const Engine* engine = nullptr;
+    Endpoint endpoint;
+    std::vector<std::string> command_line;  // without the launcher
+    std::filesystem::path log;
+    std::string token;                      // in the worker's environment, so that it can be proved to be ours
+};
+
+// Fails with what keeps the model from being started: no engine, no weights.
+Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs);
+
+inline constexpr std::string_view token_variable = "TORPOR_WORKER_TOKEN";
+
+// Whether this process has this token in its environment.
+bool has_token(pid_t pid, const std::string& token);
+
+class Worker {
+  public:
+    using OnEnd = std::function<void(Ending)>;
+
+    // Starts the engine. `on_end` is called once all its processes have ended.
+    static Result<std::unique_ptr<Worker>> start(EventLoop& loop, const WorkerPlan& plan, const std::string& launcher,
+                                                 OnEnd on_end);
+    // Takes over a process that runs already.
+    static Result<std::unique_ptr<Worker>> adopt(EventLoop& loop, const WorkerPlan& plan, pid_t pid, OnEnd on_end);
+
+    Worker(EventLoop& loop, WorkerPlan plan, OnEnd on_end);
+    ~Worker();
+    Worker(const Worker&) = delete;
+    Worker& operator=(const Worker&) = delete;
+
+    // Asks the readiness path whenever the worker shows a sign of life (its log grows, its socket
+    // appears), until it answers 200 or start_time_max has passed.
+    void await_ready(std::function<void(Result<void>)> on_ready);
+    // The engine's warm-up request, if it has one; always calls back.
+    void warm_up(std::function<void()> on_done);
+    // Ends all processes: at once, or politely first. on_end follows.
+    void end(bool at_once);
+
+    pid_t pid() const { return process_->pid(); }
+    const WorkerPlan& plan() const { return plan_; }
+    std::shared_ptr<Connections> connections() const { return connections_; }
+    // Closes all kept connections; connections() gives a fresh set from now on.
+    void renew_connections();
+    // The last lines that it wrote.
+    std::string last_words() const;
+
+  private:
+    void on_leader_end(Ending ending);
+    void on_sign_of_life();
+    void ask();
+    void finish_ready(Result<void> result);
+
+    EventLoop& loop_;
+    WorkerPlan plan_;
+    OnEnd on_end_;
+    std::unique_ptr<Process> process_;
+    std::shared_ptr<Connections> connections_;
+    uint64_t log_start_ = 0;
+
+    // Readiness.
+    Fd inotify_;
+    std::unique_ptr<Watch> signs_;
+    std::unique_ptr<Probe> probe_;
+    Timer next_ask_;
+    Timer deadline_;
+    bool is_asking_ = false;
+    bool ask_again_ = false;
+    std::function<void(Result<void>)> on_ready_;
+
+    // Ending.
+    Timer kill_timer_;
+    std::vector<std::unique_ptr<Process>> others_;  // members of its session besides the leader
+    size_t others_left_ = 0;
+    bool leader_ended_ = false;
+    Ending ending_;
+};
+
+}  // namespace torpor::gpu

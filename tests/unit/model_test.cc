@@ -1,0 +1,59 @@
+#include "daemon/config.hh"
+#include "gpu/model_file.hh"
+#include "gpu/state.hh"
+
+#include <doctest/doctest.h>
+
+using namespace torpor;
+
+TEST_CASE("a model file is read, and written so that it reads the same") {
+    const auto model = gpu::parse_model("m", R"(engine = "llama-server"
+path = "/w.gguf"
+args = ["-c", "2048"]
+aliases = ["a"]
+idle = "90s"
+snapshot = "off"
+env = { X = "1" }
+)", "m.toml", nullptr);
+    REQUIRE(model);
+    CHECK(model->idle == std::chrono::seconds(90));
+    CHECK(!model->snapshot);
+    const auto again = gpu::parse_model("m", gpu::write_model(*model), "m.toml", nullptr);
+    REQUIRE(again);
+    CHECK(*again == *model);
+}
+
+TEST_CASE("a mistake in a model file names file, line and the nearest key") {
+    const auto model = gpu::parse_model("m", "engine = \"llama-server\"\npahT = \"/w\"\n", "m.toml", nullptr);
+    REQUIRE(!model);
+    CHECK(model.error().message.find("m.toml:2") != std::string::npos);
+    const auto near = gpu::parse_model("m", "engin = \"llama-server\"\n", "m.toml", nullptr);
+    REQUIRE(!near);
+    CHECK(near.error().message.find("did you mean engine?") != std::string::npos);
+    CHECK(!gpu::parse_model("m", "engine = \"llama-server\"\npath = \"/w\"\nargs = [\"--port\", \"1\"]\n", "m", nullptr));
+    CHECK(!gpu::parse_model("m", "engine = \"custom\"\ncommand = [\"x\"]\n", "m", nullptr));
+}
+
+TEST_CASE("config.toml: known keys are taken, others named with their line") {
+    const auto config = parse_config("[http]\ntcp = \"127.0.0.1:7200\"\n", "config.toml");
+    REQUIRE(config);
+    CHECK(config->tcp_port == 7200);
+    const auto wrong = parse_config("[http]\ntpc = \"off\"\n", "config.toml");
+    REQUIRE(!wrong);
+    CHECK(wrong.error().message.find("config.toml:2") != std::string::npos);
+    CHECK(wrong.error().message.find("did you mean tcp?") != std::string::npos);
+    CHECK(!parse_config("[http]\ntcp = \"0.0.0.0:7117\"\n", "config.toml"));
+}
+
+TEST_CASE("every state can be left, and sleeping leads back only through resuming or a cold start") {
+    using gpu::State;
+    for (int i = 0; i <= static_cast<int>(State::failed); ++i) {
+        bool can_leave = false;
+        for (int j = 0; j <= static_cast<int>(State::failed); ++j) {
+            can_leave = can_leave || gpu::may_move(static_cast<State>(i), static_cast<State>(j));
+        }
+        CHECK(can_leave);
+    }
+    CHECK(!gpu::may_move(State::asleep, State::ready));
+    CHECK(!gpu::may_move(State::stopped, State::ready));
+}

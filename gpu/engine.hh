@@ -35,6 +35,7 @@ struct Engine {
     std::vector<Wire> wires;       // what it speaks when the model's file does not say
     std::string_view ready_path;   // answers 200 once it can work, anything else before
     bool refuse_io_uring;          // or CRIU could not dump it
+    bool refuse_amx;               // or a thawed process would die of it
     // One request that touches all the code that answering needs, for the image; empty: none.
     std::string_view warm_up_path;
     std::string (*warm_up_body)(const Model& model);

@@ -94,6 +94,7 @@ void Probe::on_ready() {
         if (sent < 0 && errno != EAGAIN && errno != EINTR) return finish(0);
         if (sent > 0) request_.erase(0, static_cast<size_t>(sent));
         if (!request_.empty()) return;
+        watch_.reset();  // libuv takes one watch a descriptor
         watch_ = std::make_unique<Watch>(*loop_, socket_.get(), UV_READABLE, [this] { on_ready(); });
         return;
     }

@@ -92,6 +92,7 @@ Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan&
     SpawnOptions options;
     options.argv = {launcher};
     if (plan.engine->refuse_io_uring) options.argv.emplace_back("--no-io-uring");
+    if (plan.engine->refuse_amx && plan.model.snapshot) options.argv.emplace_back("--no-amx");
     options.argv.emplace_back("--");
     options.argv.insert(options.argv.end(), plan.command_line.begin(), plan.command_line.end());
     options.environment = environment_of(plan);

@@ -34,6 +34,9 @@ constexpr std::chrono::seconds sweep_interval{2};
 // httplib's own server, for its parsing and writing only: it never listens.
 class Protocol final : public httplib::Server {
   public:
+    // It takes a missing listening socket for a shutdown and would cut streams; any number will do.
+    Protocol() { svr_sock_ = 0; }
+
     bool serve_one(SocketStream& stream, bool& closed) {
         return process_request(stream, {}, 0, {}, 0, false, closed, nullptr);
     }
@@ -114,6 +117,7 @@ class Server::Impl {
     void set_up_protocol();
     Result<void> start_thread();
     void run_thread();
+    void leave();
     void join_ended();
     void dispatch(uint64_t id);
     void accept_from(uint64_t id);
@@ -151,6 +155,8 @@ void Server::Impl::set_up_protocol() {
                              "application/json");
     });
     protocol_.set_pre_routing_handler([this](const Request& request, Response& response) {
+        const bool has_body = request.has_header("Content-Length") || request.has_header("Transfer-Encoding");
+        if (!has_body) current->stream.expect_no_body();
         return hooks_.admit(request, response) ? httplib::Server::HandlerResponse::Handled
                                                : httplib::Server::HandlerResponse::Unhandled;
     });
@@ -215,12 +221,21 @@ void Server::Impl::run_thread() {
         const int count = ::epoll_wait(epoll_.get(), &event, 1, threads_ > http_threads_spare ? idle_ms : -1);
         const bool was_last = --idle_threads_ == 0;
         if (stopping_) break;
-        if (count == 0 && threads_ > http_threads_spare) break;
-        if (count <= 0) continue;
+        if (count == 0) {
+            std::lock_guard lock(mutex_);  // decided one at a time, or all could go at once
+            if (threads_ <= http_threads_spare) continue;
+            return leave();
+        }
+        if (count < 0) continue;
         if (was_last && threads_ < http_threads_max) (void)start_thread();  // failing, we serve on alone
         dispatch(event.data.u64);
     }
     std::lock_guard lock(mutex_);
+    leave();
+}
+
+// mutex_ held.
+void Server::Impl::leave() {
     ended_.push_back(pthread_self());
     --threads_;
     changed_.notify_all();

@@ -47,7 +47,7 @@ bool SocketStream::fill() {
 }
 
 bool SocketStream::is_readable() const {
-    return in_start_ < in_.size();
+    return has_body_ && in_start_ < in_.size();
 }
 
 bool SocketStream::wait_readable() const {
@@ -59,6 +59,7 @@ bool SocketStream::wait_writable() const {
 }
 
 ssize_t SocketStream::read(char* ptr, size_t size) {
+    if (!has_body_) return 0;
     if (in_start_ == in_.size()) {
         // Large bodies go straight to the caller; small reads through the buffer.
         for (;;) {

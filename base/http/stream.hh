@@ -21,7 +21,12 @@ class SocketStream final : public httplib::Stream {
     // Bytes received and not yet consumed.
     std::string_view buffered() const { return std::string_view(in_).substr(in_start_); }
     // Starts holding back the next write.
-    void begin_response() { hold_next_ = true; }
+    void begin_response() {
+        hold_next_ = true;
+        has_body_ = true;
+    }
+    // The request has no body: reads end at once. cpp-httplib would wait for one after a DELETE.
+    void expect_no_body() { has_body_ = false; }
     // Sends what is held back. False if the peer is gone or took nothing for response_stall_max.
     bool flush();
     bool is_broken() const { return broken_; }
@@ -44,6 +49,7 @@ class SocketStream final : public httplib::Stream {
     size_t in_start_ = 0;
     std::string held_;
     bool hold_next_ = false;
+    bool has_body_ = true;
     bool broken_ = false;
 };
 

@@ -54,6 +54,7 @@ const Engine custom_engine{
     .wires = {Wire::openai_chat, Wire::openai_completions},
     .ready_path = "/health",
     .refuse_io_uring = true,
+    .refuse_amx = true,
     .warm_up_path = "",
     .warm_up_body = [](const Model&) { return std::string(); },
     .uses_socket = [](const Model& model) { return mentions(model, "{socket}"); },

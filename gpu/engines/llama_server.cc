@@ -64,6 +64,7 @@ const Engine llama_server_engine{
               Wire::anthropic_messages},
     .ready_path = "/health",
     .refuse_io_uring = false,
+    .refuse_amx = true,
     .warm_up_path = "/v1/chat/completions",
     .warm_up_body = warm_up_body,
     .uses_socket = [](const Model&) { return true; },

@@ -1,11 +1,14 @@
 // torpor-launch: the last step before an engine runs.
 //
-//     torpor-launch [--no-io-uring] -- COMMAND [ARGUMENT]...
+//     torpor-launch [--no-io-uring] [--no-amx] -- COMMAND [ARGUMENT]...
 //
 // libuv makes the session and the descriptors but has no hook before exec; this sets what must be set in
-// the child itself: the umask, and for engines whose row says so a filter that answers io_uring_setup with
-// ENOSYS, because CRIU cannot dump a process that holds an io_uring. Then it becomes the command, with the
-// same pid. Needs root or CAP_SYS_ADMIN for the filter; without either the command runs unfiltered.
+// the child itself: the umask, and for engines whose row says so filters that answer with ENOSYS
+// - io_uring_setup, because CRIU cannot dump a process that holds an io_uring;
+// - the request for AMX, because CRIU does not ask for it again on behalf of a thawed process, whose next
+//   tile instruction would then kill it (SIGILL). Engines fall back to AVX-512.
+// Then it becomes the command, with the same pid. The filters need root or CAP_SYS_ADMIN; without either
+// the command runs unfiltered.
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
@@ -30,6 +33,22 @@ static void refuse_io_uring() {
     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0);
 }
 
+static void refuse_amx() {
+#ifdef __x86_64__
+    constexpr unsigned arch_req_xcomp_perm = 0x1023;  // asm/prctl.h of newer kernels
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_arch_prctl, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, arch_req_xcomp_perm, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog filter{sizeof program / sizeof program[0], program};
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0);
+#endif
+}
+
 int main(int argc, char** argv) {
     int i = 1;
     for (; i < argc && std::string_view(argv[i]) != "--"; ++i) {
@@ -37,11 +56,15 @@ int main(int argc, char** argv) {
             refuse_io_uring();
             continue;
         }
+        if (std::string_view(argv[i]) == "--no-amx") {
+            refuse_amx();
+            continue;
+        }
         std::fprintf(stderr, "torpor-launch: %s is not an option\n", argv[i]);
         return 2;
     }
     if (i + 1 >= argc) {
-        std::fprintf(stderr, "usage: torpor-launch [--no-io-uring] -- COMMAND [ARGUMENT]...\n");
+        std::fprintf(stderr, "usage: torpor-launch [--no-io-uring] [--no-amx] -- COMMAND [ARGUMENT]...\n");
         return 2;
     }
     umask(0077);

@@ -1,0 +1,94 @@
+"""A torpord of its own on a folder of its own, and small HTTP clients for it."""
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+BUILD = pathlib.Path(os.environ.get("TORPOR_BUILD", "build")).resolve()
+DATA = pathlib.Path(os.environ.get("TORPOR_DATA") or
+                    pathlib.Path(os.environ.get("XDG_DATA_HOME", pathlib.Path.home() / ".local/share")) / "torpor")
+MODEL = DATA / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+SECONDS_MAX = 120
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout=SECONDS_MAX):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Torpord:
+    def __init__(self, config=None):
+        self.folder = tempfile.mkdtemp(prefix="torpor-e2e-")
+        os.chmod(self.folder, 0o700)
+        self.port = free_port()
+        pathlib.Path(self.folder, "config.toml").write_text(config or f'[http]\ntcp = "127.0.0.1:{self.port}"\n')
+        self.process = None
+
+    def start(self):
+        """Starts it and waits until it says that it is ready; returns what it said."""
+        reader, writer = os.pipe()
+        environment = dict(os.environ, TORPOR_DIR=self.folder, TORPOR_DATA=str(DATA))
+        self.process = subprocess.Popen([BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=environment,
+                                        pass_fds=[writer], stdin=subprocess.DEVNULL)
+        os.close(writer)
+        with os.fdopen(reader) as said:
+            return said.read()
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(SECONDS_MAX)
+        return self.process.returncode if self.process else None
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def log(self):
+        path = pathlib.Path(self.folder, "logs/torpord.log")
+        return path.read_text() if path.exists() else ""
+
+    def connection(self, tcp=False):
+        if tcp:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS_MAX)
+        return UnixConnection(self.folder + "/torpor.sock")
+
+    def call(self, method, path, body=None, headers=None, tcp=False):
+        """Status, headers, and the answer (parsed when it is JSON)."""
+        connection = self.connection(tcp)
+        connection.request(method, path, None if body is None else json.dumps(body), headers or {})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        is_json = answer.headers.get_content_type() == "application/json"
+        return answer.status, answer.headers, json.loads(text) if is_json else text
+
+    def get(self, path):
+        return self.call("GET", path)[2]
+
+    def add_model(self, name, **keys):
+        status, _, answer = self.call("POST", "/api/models",
+                                      {"name": name, "engine": "llama-server", "path": str(MODEL), **keys})
+        assert status == 201, answer
+        return answer
+
+    def chat(self, model, content="Say hi.", **keys):
+        return self.call("POST", "/v1/chat/completions",
+                         {"model": model, "max_tokens": 8, "messages": [{"role": "user", "content": content}], **keys})

@@ -1,6 +1,7 @@
 // torpord: reads the configuration, makes the parts in order, serves until told to stop.
 #include "base/fd.hh"
 #include "base/log.hh"
+#include "base/programs.hh"
 #include "base/text.hh"
 #include "daemon/catalogue.hh"
 #include "daemon/config.hh"

@@ -11,32 +11,15 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <future>
 
 namespace torpor {
 
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr std::chrono::seconds stop_time_max{20};  // running requests may finish within this
 
 }  // namespace
-
-Result<std::string> find_beside(const std::string& name, const std::string& build_folder) {
-    std::error_code code;
-    const fs::path self = fs::read_symlink("/proc/self/exe", code).parent_path();
-    std::vector<fs::path> places;
-    if (const char* libexec = std::getenv("TORPOR_LIBEXEC")) places.emplace_back(fs::path(libexec) / name);
-    places.push_back(self / name);
-    places.push_back(self / ".." / build_folder / name);
-    places.push_back(self / "../libexec/torpor" / name);
-    for (const fs::path& place : places) {
-        if (::access(place.c_str(), X_OK) == 0) return fs::weakly_canonical(place, code).string();
-    }
-    return fail(Kind::internal, "{} is not beside torpord ({}); the installation is not complete", name, self.string());
-}
 
 Service::Service(Daemon& daemon, http::Server& server) : daemon_(daemon), server_(server) {
     daemon_.begin_stop = [this] { daemon_.loop.post([this] { begin_stop(); }); };

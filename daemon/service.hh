@@ -8,7 +8,6 @@
 
 #include <array>
 #include <memory>
-#include <string>
 
 namespace torpor {
 
@@ -44,8 +43,5 @@ class Service {
     std::thread stopper_;
     int stop_requests_ = 0;
 };
-
-// A program of ours: TORPOR_LIBEXEC, beside torpord, in the build tree (`build_folder`), or in libexec.
-Result<std::string> find_beside(const std::string& name, const std::string& build_folder);
 
 }  // namespace torpor

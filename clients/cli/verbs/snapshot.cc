@@ -1,0 +1,39 @@
+#include "base/text.hh"
+#include "clients/cli/output.hh"
+#include "clients/cli/verbs.hh"
+
+namespace torpor::cli {
+
+void add_snapshot_verbs(CLI::App& app, Context& context) {
+    CLI::App* group = app.add_subcommand("snapshot", "the images that sleeping models wake from");
+    group->require_subcommand(1);
+
+    CLI::App* list = add_verb(*group, context, "ls", "list the snapshots", "", [&context]() -> Result<void> {
+        return print_list(context, context.client.get("/api/snapshots"), "snapshots", [](simdjson::dom::array snapshots) {
+            Table table({"MODEL", "TIER", "SIZE", "MADE", "STATE"});
+            for (const simdjson::dom::element snapshot : snapshots) {
+                const bool valid = Answer::truth(snapshot, "valid");
+                table.add({std::string(Answer::text(snapshot, "model")), std::string(Answer::text(snapshot, "tier")),
+                           format_bytes(static_cast<uint64_t>(Answer::number(snapshot, "bytes"))),
+                           ago(Answer::number(snapshot, "created_at_ms")),
+                           valid ? "valid" : fmt::format("void: {}", Answer::text(snapshot, "reason"))});
+            }
+            table.print();
+        });
+    });
+    add_json(list, context);
+
+    static std::string model;
+    add_verb(*group, context, "rm", "remove a model's snapshot; its next start is cold", "  torpor snapshot rm smollm2",
+             [&context]() -> Result<void> {
+                 auto removed = context.client.remove("/api/snapshots/" + escape_path(model));
+                 if (!removed) return Failure(removed.error());
+                 print_line(fmt::format("removed; {} of disk came back",
+                                        format_bytes(static_cast<uint64_t>(Answer::number(removed->root(), "bytes")))));
+                 return {};
+             })
+        ->add_option(model_argument, model, "the model's name")
+        ->required();
+}
+
+}  // namespace torpor::cli

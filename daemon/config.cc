@@ -81,7 +81,7 @@ Failure at(const std::string& file, const toml::node& node, fmt::format_string<A
 
 Result<void> take_table(Config& config, std::string_view table, const toml::table& values, const std::string& file) {
     for (const auto& [name, value] : values) {
-        const auto key = std::ranges::find_if(keys, [&](const Key& k) { return k.table == table && k.name == name.str(); });
+        const auto key = std::ranges::find_if(keys, [&table, found = name.str()](const Key& k) { return k.table == table && k.name == found; });
         if (key == keys.end()) {
             return at(file, value, "'{}' is not a key of [{}]{}", name.str(), table,
                       did_you_mean(name.str(), names_in(table)));

@@ -75,7 +75,11 @@ int run(int argc, char** argv) {
     app.set_version_flag("--version", "torpor " TORPOR_VERSION);
     app.require_subcommand(1);
     add_verbs(app, context);
-    app.footer("\nAny verb starts the daemon if none runs. `torpor VERB --help` shows examples.\n"
+    app.footer("\nExamples:\n"
+               "  torpor model add smollm2 --path smollm2.gguf     give a model a name\n"
+               "  torpor ask smollm2 \"What is a torpor?\"          wake it and ask it\n"
+               "  torpor ps                                        see what runs and what sleeps\n"
+               "\nAny verb starts the daemon if none runs. `torpor VERB --help` shows examples.\n"
                "Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 refused.");
     if (words.empty()) {
         std::fputs(app.help().c_str(), stderr);

@@ -15,12 +15,17 @@
 
 namespace torpor {
 
+namespace gateway {
+class Gateway;
+}
+
 struct Daemon {
     Folders folders;
     EventLoop& loop;
     store::Store& store;
     store::Keys& keys;
     gpu::Pool& pool;
+    gateway::Gateway& gateway;
     http::Server* server = nullptr;
     int64_t started_at_ms = 0;
     std::string tcp_state;  // "127.0.0.1:7117", or why there is none; constant once serving

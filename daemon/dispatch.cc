@@ -55,21 +55,39 @@ Result<void> admit(Daemon& daemon, const http::Request& request) {
     return {};
 }
 
+// Words for what the HTTP layer refuses by itself.
+Error what_http_found(int status) {
+    switch (status) {
+        case 413: return {Kind::too_large, fmt::format("the body is larger than {} bytes", request_body_bytes_max), {}};
+        case 414: return {Kind::too_large, "the request's address is too long", {}};
+        case 415: return {Kind::invalid, "bodies must come uncompressed (no Content-Encoding)", {}};
+        case 503:
+            return {Kind::unavailable,
+                    fmt::format("bodies of {} bytes are under way already; try again in a moment", request_bytes_in_flight_max), {}};
+        default: return {Kind::invalid, "the request is not well-formed HTTP", {}};
+    }
+}
+
 }  // namespace
 
-http::Server::Hooks make_hooks(Daemon& daemon) {
-    http::Server::Hooks hooks;
+http::Hooks make_hooks(Daemon& daemon) {
+    http::Hooks hooks;
     hooks.admit = [&daemon](const http::Request& request, http::Response& response) {
         auto passed = admit(daemon, request);
         if (passed) return false;
         answer(request, response, passed.error());
         return true;
     };
-    hooks.respond = [&daemon](const http::Request& request, std::string body, http::Response& response) {
+    hooks.respond = [&daemon](const http::Request& request, http::Body body, http::Response& response) {
         Admitted mine = std::exchange(admitted, {});
         Call call{daemon,         request, std::move(body), std::move(mine.parameters), std::move(mine.principal),
                   std::move(mine.long_slot)};
         mine.route->handler(call, response);
+    };
+    hooks.explain = [](const http::Request& request, http::Response& response) {
+        const int status = response.status;
+        answer(request, response, what_http_found(status));
+        response.status = status;
     };
     return hooks;
 }

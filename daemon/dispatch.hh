@@ -6,6 +6,6 @@
 namespace torpor {
 
 // The hooks of the HTTP server. `daemon` must outlive it.
-http::Server::Hooks make_hooks(Daemon& daemon);
+http::Hooks make_hooks(Daemon& daemon);
 
 }  // namespace torpor

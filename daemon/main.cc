@@ -7,6 +7,7 @@
 #include "daemon/config.hh"
 #include "daemon/daemon.hh"
 #include "daemon/dispatch.hh"
+#include "daemon/gateway/gateway.hh"
 #include "daemon/service.hh"
 #include "daemon/sockets.hh"
 #include "gpu/criu.hh"
@@ -96,7 +97,9 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     pool.end_orphans();
     pool.set_models(config->models);
 
-    Daemon daemon{.folders = *folders, .loop = loop, .store = **store, .keys = **keys, .pool = pool, .tcp_state = {},
+    gateway::Gateway gateway(pool);
+    if (auto started = gateway.start(); !started) return started;
+    Daemon daemon{.folders = *folders, .loop = loop, .store = **store, .keys = **keys, .pool = pool, .gateway = gateway, .tcp_state = {},
                   .config_mutex = {}, .config = std::move(*config), .config_error = config_error, .begin_stop = {}};
     daemon.started_at_ms = store::now_ms();
     http::Server server(make_hooks(daemon));
@@ -109,6 +112,7 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     tell_starter(starter, "ready\n");
     loop.run();
     server.stop(std::chrono::milliseconds(0));
+    gateway.stop();
     service.close();
     log::info("torpord has ended");
     log::flush();

@@ -12,12 +12,12 @@ constexpr std::array table{
     Route{Method::get, "/healthz", Scope::open, Lasts::briefly, api::healthz},
     Route{Method::get, "/readyz", Scope::open, Lasts::briefly, api::readyz},
 
-    Route{Method::post, "/v1/chat/completions", Scope::models, Lasts::long_, gateway::forward},
-    Route{Method::post, "/v1/completions", Scope::models, Lasts::long_, gateway::forward},
-    Route{Method::post, "/v1/responses", Scope::models, Lasts::long_, gateway::forward},
-    Route{Method::post, "/v1/embeddings", Scope::models, Lasts::long_, gateway::forward},
-    Route{Method::post, "/v1/messages", Scope::models, Lasts::long_, gateway::forward},
-    Route{Method::post, "/v1/messages/count_tokens", Scope::models, Lasts::long_, gateway::forward},
+    Route{Method::post, "/v1/chat/completions", Scope::models, Lasts::briefly, gateway::forward},
+    Route{Method::post, "/v1/completions", Scope::models, Lasts::briefly, gateway::forward},
+    Route{Method::post, "/v1/responses", Scope::models, Lasts::briefly, gateway::forward},
+    Route{Method::post, "/v1/embeddings", Scope::models, Lasts::briefly, gateway::forward},
+    Route{Method::post, "/v1/messages", Scope::models, Lasts::briefly, gateway::forward},
+    Route{Method::post, "/v1/messages/count_tokens", Scope::models, Lasts::briefly, gateway::forward},
     Route{Method::get, "/v1/models", Scope::models, Lasts::briefly, gateway::list_models},
     Route{Method::get, "/v1/models/{id}", Scope::models, Lasts::briefly, gateway::show_model},
 

@@ -29,7 +29,7 @@ struct Principal {
 struct Call {
     Daemon& daemon;
     const http::Request& request;
-    std::string body;
+    http::Body body;
     std::vector<std::string> parameters;  // what stood for {…} in the pattern, percent-decoded
     Principal principal;
     std::shared_ptr<http::LongSlot> long_slot;  // a streamed response keeps it

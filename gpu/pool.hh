@@ -10,6 +10,7 @@
 #include "gpu/criu.hh"
 #include "gpu/engine.hh"
 #include "gpu/lease.hh"
+#include "gpu/limits.hh"
 #include "gpu/model_file.hh"
 #include "gpu/snapshot.hh"
 #include "gpu/state.hh"
@@ -19,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,6 +54,7 @@ class Pool {
         EnginePrograms programs;
         CriuTool criu;
         Catalogue* catalogue = nullptr;
+        size_t requests_per_model = requests_per_model_default;
     };
 
     // Loop thread, before it runs; so is the destructor, after shut_down() and after the loop has ended.
@@ -67,13 +70,30 @@ class Pool {
     // Ends workers of an earlier daemon that can be proved to be ours. Loop thread, once, at the start.
     void end_orphans();
 
-    // A lease on the model's worker, waking it if need be. Blocks; any thread but the loop's.
-    // `gone_fd`: a socket; when its peer hangs up the wait ends with `cancelled`. -1: none.
-    // `dead_generation`: a process that the caller found dead; the pool looks before it grants again.
-    // Errors: not_found (with the nearest name), busy (queue full), timeout, engine (with its last
-    // words), cancelled, unavailable (shutting down).
-    Result<Lease> acquire(std::string_view model, int gone_fd, std::chrono::milliseconds wait_max,
-                          uint64_t dead_generation = 0);
+    // Who wants a lease on which model's worker.
+    struct Wish {
+        std::string_view model;        // or an alias
+        std::string_view principal;    // those who wait are served in turn, one principal after the other
+        uint64_t dead_generation = 0;  // a process that the caller found dead: the pool looks before it grants again
+        // How long the worker is to stay awake after its last request, instead of the model's `idle`; negative: for
+        // ever. Nothing: as before.
+        std::optional<std::chrono::milliseconds> keep_alive = {};
+    };
+    using OnLease = std::function<void(Result<Lease>)>;
+    using Ticket = std::shared_ptr<Waiter>;
+
+    // A lease, waking the worker if need be; never blocks, any thread. Either the outcome at once, or nothing:
+    // then `ticket` is set and `later` is called once, on any thread, and must not block or call the pool.
+    // Without `later` nothing means that there would be a wait, and nobody waits.
+    // Errors: not_found (with the nearest name), busy (queue full), engine (with its last words), unavailable
+    // (shutting down). There is no deadline but the caller's: cancel().
+    std::optional<Result<Lease>> acquire(const Wish& wish, OnLease later, Ticket& ticket);
+    // False if `later` was called already or is about to be.
+    bool cancel(const Ticket& ticket);
+
+    // The same for a thread that may wait; any but the loop's. `gone_fd`: a socket; when its peer hangs up
+    // the wait ends with `cancelled`. -1: none. Adds `timeout`.
+    Result<Lease> acquire_blocking(const Wish& wish, int gone_fd, std::chrono::milliseconds wait_max);
 
     // Blocks until the model sleeps (or is stopped, where it cannot be frozen), or is ended and its image
     // gone for stop(). Waits for requests under way unless `force`. Any thread but the loop's.
@@ -116,10 +136,9 @@ class Pool {
     // pool_acquire.cc
     Lease grant(const SlotPtr& slot);  // mutex_ held
     void release(const SlotPtr& slot, uint64_t generation);
-    void grant_all(const SlotPtr& slot, Wake wake);
+    bool has_room(const Slot& slot) const;  // mutex_ held
+    void grant_waiting(const SlotPtr& slot, Wake wake);
     void fail_all(const SlotPtr& slot, const Error& error);
-    Result<Lease> wait_for(const SlotPtr& slot, const std::shared_ptr<Waiter>& waiter, int gone_fd,
-                           std::chrono::milliseconds wait_max);
 
     // pool_wake.cc
     void advance(const SlotPtr& slot);
@@ -134,6 +153,7 @@ class Pool {
 
     // pool_sleep.cc
     void care(const SlotPtr& slot);
+    std::optional<std::chrono::milliseconds> idle_of(const Slot& slot) const;  // mutex_ held
     void plan_idle(const SlotPtr& slot);
     void give_order(const SlotPtr& slot, Order order, bool force, std::function<void(Result<void>)> observer);
     void obey(const SlotPtr& slot, bool force);

@@ -1,15 +1,16 @@
 // How requests get leases, on their own threads.
+#include "base/fd.hh"
+#include "base/text.hh"
 #include "gpu/limits.hh"
 #include "gpu/pool.hh"
 #include "gpu/slot.hh"
-
-#include "base/text.hh"
 
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 namespace torpor::gpu {
 
@@ -19,12 +20,12 @@ double ms_between(Clock::time_point from, Clock::time_point to) {
     return std::chrono::duration<double, std::milli>(to - from).count();
 }
 
-void wake(const Waiter& waiter) {
-    const uint64_t one = 1;
-    (void)!::write(waiter.event.get(), &one, sizeof one);
-}
-
 }  // namespace
+
+bool Pool::has_room(const Slot& slot) const {
+    const bool can_answer = slot.state == State::ready || slot.state == State::busy;
+    return can_answer && !slot.held && slot.leases < options_.requests_per_model;
+}
 
 // Gives one more lease of the present process.
 Lease Pool::grant(const SlotPtr& slot) {
@@ -35,18 +36,20 @@ Lease Pool::grant(const SlotPtr& slot) {
     return Lease(this, slot, slot->generation, slot->connections);
 }
 
-Result<Lease> Pool::acquire(std::string_view model, int gone_fd, std::chrono::milliseconds wait_max,
-                            uint64_t dead_generation) {
+std::optional<Result<Lease>> Pool::acquire(const Wish& wish, OnLease later, Ticket& ticket) {
     SlotPtr slot;
-    auto waiter = std::make_shared<Waiter>();
     {
         std::lock_guard lock(mutex_);
         if (closing_) return fail(Kind::unavailable, "torpord is shutting down");
-        slot = look_up(model);
-        if (!slot) return unknown_model(model);
-        const bool can_answer = slot->state == State::ready || slot->state == State::busy;
-        const bool is_suspect = dead_generation != 0 && dead_generation == slot->generation;
-        if (can_answer && !slot->held && !is_suspect) return grant(slot);
+        slot = look_up(wish.model);
+        if (!slot) return unknown_model(wish.model);
+        if (wish.keep_alive && wish.keep_alive != slot->keep_alive) {
+            slot->keep_alive = wish.keep_alive;
+            slot->needs_care = true;
+        }
+        const bool is_suspect = wish.dead_generation != 0 && wish.dead_generation == slot->generation;
+        if (has_room(*slot) && slot->queue.empty() && !is_suspect) return grant(slot);
+        if (!later) return {};
         const auto now = Clock::now();
         if (slot->state == State::failed && now < slot->retry_at) {
             const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(slot->retry_at - now);
@@ -57,73 +60,99 @@ Result<Lease> Pool::acquire(std::string_view model, int gone_fd, std::chrono::mi
         if (slot->queue.size() >= queue_max) {
             return fail(Kind::busy, "{} requests wait for {} already; try again later", queue_max, slot->name);
         }
-        waiter->event = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-        if (!waiter->event) return fail_errno(Kind::unavailable, "out of file descriptors");
-        slot->queue.push_back(waiter);
+        ticket = std::make_shared<Waiter>(Waiter{slot, std::string(wish.principal), std::move(later)});
+        slot->queue.push(wish.principal, ticket);
     }
-    loop_.post([this, slot, dead_generation] {
+    loop_.post([this, slot, dead_generation = wish.dead_generation] {
         if (dead_generation != 0) check_alive(slot);
         advance(slot);
     });
-    return wait_for(slot, waiter, gone_fd, wait_max);
+    return {};
 }
 
-Result<Lease> Pool::wait_for(const SlotPtr& slot, const std::shared_ptr<Waiter>& waiter, int gone_fd,
-                             std::chrono::milliseconds wait_max) {
-    const auto end = waiter->since + wait_max;
-    Failure reason = fail(Kind::timeout, "{} was not ready within {}", slot->name, format_duration(wait_max));
+bool Pool::cancel(const Ticket& ticket) {
+    std::lock_guard lock(mutex_);
+    return ticket->slot->queue.erase(ticket->principal, ticket);
+}
+
+Result<Lease> Pool::acquire_blocking(const Wish& wish, int gone_fd, std::chrono::milliseconds wait_max) {
+    struct Answer {
+        Fd event{::eventfd(0, EFD_CLOEXEC)};
+        Result<Lease> lease = fail(Kind::internal, "nothing happened yet");
+    };
+    auto answer = std::make_shared<Answer>();
+    if (!answer->event) return fail_errno(Kind::unavailable, "out of file descriptors");
+    Ticket ticket;
+    auto at_once = acquire(
+        wish,
+        [answer](Result<Lease> lease) {
+            answer->lease = std::move(lease);
+            const uint64_t one = 1;
+            (void)!::write(answer->event.get(), &one, sizeof one);
+        },
+        ticket);
+    if (at_once) return std::move(*at_once);
+
+    const auto end = ticket->since + wait_max;
+    Failure reason = fail(Kind::timeout, "{} was not ready within {}", ticket->slot->name, format_duration(wait_max));
     for (;;) {
         const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
-        pollfd waits[2] = {{waiter->event.get(), POLLIN, 0}, {gone_fd, POLLRDHUP, 0}};
+        pollfd waits[2] = {{answer->event.get(), POLLIN, 0}, {gone_fd, POLLRDHUP, 0}};
         const int count = ::poll(waits, 2, static_cast<int>(std::max<int64_t>(0, left)));
-        if (count < 0) continue;
-        std::lock_guard lock(mutex_);
-        if (waiter->done) return std::move(waiter->result);
-        if (waits[1].revents != 0) reason = fail(Kind::cancelled, "the client went away");
-        if (count == 0 || waits[1].revents != 0) {
-            std::erase(slot->queue, waiter);
-            return reason;
+        if (count < 0 && errno == EINTR) continue;
+        if (waits[0].revents == 0) {
+            if (waits[1].revents != 0) reason = fail(Kind::cancelled, "the client went away");
+            if (cancel(ticket)) return reason;
         }
+        uint64_t ignored = 0;
+        (void)!::read(answer->event.get(), &ignored, sizeof ignored);  // an answer is there, or about to be
+        return std::move(answer->lease);
     }
 }
 
 void Pool::release(const SlotPtr& slot, uint64_t generation) {
-    bool tell = false;
+    bool tell = false, others_wait = false;
     {
         std::lock_guard lock(mutex_);
         slot->last_used = Clock::now();
         if (generation != slot->generation || slot->leases == 0) return;
-        if (--slot->leases > 0) return;
-        if (slot->state == State::busy) slot->state = State::ready;
-        tell = slot->needs_care;
+        --slot->leases;
+        if (slot->leases == 0) {
+            if (slot->state == State::busy) slot->state = State::ready;
+            tell = slot->needs_care;
+        }
+        others_wait = !slot->queue.empty() && has_room(*slot);
     }
+    if (others_wait) grant_waiting(slot, Wake::warm);
     if (tell) {
         loop_.post([this, slot] { care(slot); });
     }
 }
 
-void Pool::grant_all(const SlotPtr& slot, Wake how) {
+// Serves those who wait, as far as there is room.
+void Pool::grant_waiting(const SlotPtr& slot, Wake how) {
     const auto now = Clock::now();
-    std::lock_guard lock(mutex_);
-    for (; !slot->queue.empty(); slot->queue.pop_front()) {
-        Waiter& waiter = *slot->queue.front();
-        Lease lease = grant(slot);
-        lease.wake = how;
-        (how == Wake::warm ? lease.queue_ms : lease.wake_ms) = ms_between(waiter.since, now);
-        waiter.result = std::move(lease);
-        waiter.done = true;
-        wake(waiter);
+    std::vector<std::pair<Ticket, Lease>> granted;
+    {
+        std::lock_guard lock(mutex_);
+        while (!slot->queue.empty() && has_room(*slot)) {
+            Ticket ticket = slot->queue.pop();
+            Lease lease = grant(slot);
+            lease.wake = how;
+            (how == Wake::warm ? lease.queue_ms : lease.wake_ms) = ms_between(ticket->since, now);
+            granted.emplace_back(std::move(ticket), std::move(lease));
+        }
     }
+    for (auto& [ticket, lease] : granted) ticket->done(std::move(lease));
 }
 
 void Pool::fail_all(const SlotPtr& slot, const Error& error) {
-    std::lock_guard lock(mutex_);
-    for (; !slot->queue.empty(); slot->queue.pop_front()) {
-        Waiter& waiter = *slot->queue.front();
-        waiter.result = Failure(error);
-        waiter.done = true;
-        wake(waiter);
+    std::vector<Ticket> failed;
+    {
+        std::lock_guard lock(mutex_);
+        while (!slot->queue.empty()) failed.push_back(slot->queue.pop());
     }
+    for (const Ticket& ticket : failed) ticket->done(Failure(error));
 }
 
 }  // namespace torpor::gpu

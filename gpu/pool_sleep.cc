@@ -36,18 +36,27 @@ void Pool::care(const SlotPtr& slot) {
     {
         // From here on no request needs the loop: the idle timer looks at last_used by itself.
         std::lock_guard lock(mutex_);
-        slot->needs_care = slot->model.idle && slot->model.idle->count() == 0;
+        const auto idle = idle_of(*slot);
+        slot->needs_care = idle && idle->count() == 0;
     }
     plan_idle(slot);
 }
 
+// How long it stays awake when nobody asks; nothing: for ever.
+std::optional<std::chrono::milliseconds> Pool::idle_of(const Slot& slot) const {
+    if (slot.keep_alive) return slot.keep_alive->count() < 0 ? std::nullopt : slot.keep_alive;
+    return slot.model.pinned ? std::nullopt : slot.model.idle;
+}
+
 void Pool::plan_idle(const SlotPtr& slot) {
-    if (!slot->model.idle || slot->model.pinned || slot->idle_timer->is_active()) return;
+    slot->idle_timer->cancel();
     Clock::duration left{};
     {
         std::lock_guard lock(mutex_);
+        const auto idle = idle_of(*slot);
+        if (!idle) return;
         const auto unused_since = slot->leases > 0 ? Clock::now() : slot->last_used;
-        left = unused_since + *slot->model.idle - Clock::now();
+        left = unused_since + *idle - Clock::now();
     }
     if (left <= Clock::duration::zero()) return give_order(slot, Order::suspend, false, {});
     const auto wait = std::chrono::ceil<std::chrono::milliseconds>(left);

@@ -41,7 +41,7 @@ void Pool::advance(const SlotPtr& slot) {
     switch (state) {
         case State::ready:
         case State::busy:
-            if (!held) grant_all(slot, Wake::warm);
+            if (!held) grant_waiting(slot, Wake::warm);
             break;
         case State::asleep: thaw(slot); break;
         case State::stopped:
@@ -98,7 +98,7 @@ void Pool::became_ready(const SlotPtr& slot, Wake wake) {
     move(*slot, State::ready);
     slot->log_timer->start(worker_log_check, [this, slot] { care(slot); });
     if (slot->order != Order::none) return obey(slot, false);
-    grant_all(slot, wake);
+    grant_waiting(slot, wake);
     care(slot);
 }
 
@@ -129,6 +129,7 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
         ++slot->generation;
         slot->held = false;
         slot->needs_care = false;
+        slot->keep_alive.reset();
         if (slot->connections) slot->connections->close_all();
     }
     const std::string words = slot->worker->last_words();

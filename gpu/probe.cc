@@ -49,6 +49,7 @@ Result<Fd> connect_to(const Endpoint& endpoint) {
         ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         code = connect_with(fd.get(), &address, sizeof address);
     }
+    if (code != 0 && errno == EAGAIN) return fail(Kind::busy, "the worker has not accepted earlier connections yet");
     if (code != 0 && errno != EINPROGRESS) return fail_errno(Kind::engine, "the worker does not accept connections");
     return fd;
 }

@@ -38,6 +38,7 @@ class Probe {
 };
 
 // A connected, non-blocking, close-on-exec socket to the endpoint. TCP connects may still be under way.
+// `busy` when a unix socket's backlog is full: try again in a moment.
 Result<Fd> connect_to(const Endpoint& endpoint);
 
 // A loopback port that was free a moment ago.

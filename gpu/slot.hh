@@ -2,15 +2,14 @@
 #pragma once
 
 #include "base/event_loop.hh"
-#include "base/fd.hh"
 #include "gpu/criu.hh"
+#include "gpu/fair_queue.hh"
 #include "gpu/lease.hh"
 #include "gpu/snapshot.hh"
 #include "gpu/state.hh"
 #include "gpu/worker.hh"
 
 #include <chrono>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -21,13 +20,12 @@ namespace torpor::gpu {
 
 using Clock = std::chrono::steady_clock;
 
-// One request that waits for a lease. `done` and `result` are guarded by the pool's mutex; the event
-// descriptor wakes the waiting thread.
+// One request that waits for a lease. Whoever takes it out of the queue calls `done`, without the pool's mutex.
 struct Waiter {
-    Fd event;
+    std::shared_ptr<Slot> slot;
+    std::string principal;
+    std::function<void(Result<Lease>)> done;
     Clock::time_point since = Clock::now();
-    bool done = false;
-    Result<Lease> result = fail(Kind::internal, "nothing happened yet");
 };
 
 // What the pool was told to do with the worker as soon as it may.
@@ -45,7 +43,8 @@ struct Slot {
     size_t leases = 0;                          // of this generation
     bool held = false;                          // no new leases: draining, or being imaged
     bool needs_care = false;                    // tell the loop when the last lease is released
-    std::deque<std::shared_ptr<Waiter>> queue;
+    FairQueue<std::shared_ptr<Waiter>> queue;
+    std::optional<std::chrono::milliseconds> keep_alive;  // said by a request, of this process; negative: for ever
     Clock::time_point last_used = Clock::now();
     pid_t pid = 0;
     uint64_t snapshot_bytes = 0;

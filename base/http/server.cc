@@ -31,32 +31,25 @@ constexpr uint64_t first_listener_id = 2;
 constexpr uint64_t first_connection_id = 1'000;
 constexpr std::chrono::seconds sweep_interval{2};
 
-// httplib's own server, for its parsing and writing only: it never listens.
-class Protocol final : public httplib::Server {
-  public:
-    // It takes a missing listening socket for a shutdown and would cut streams; any number will do.
-    Protocol() { svr_sock_ = 0; }
-
-    bool serve_one(SocketStream& stream, bool& closed) {
-        return process_request(stream, {}, 0, {}, 0, false, closed, nullptr);
-    }
-};
-
 }  // namespace
 
 const Connection* current_connection() {
     return current;
 }
 
+void detach_connection(TakeConnection take) {
+    current->taker = std::move(take);
+    current->stream.mute();
+}
+
 class Server::Impl {
   public:
-    explicit Impl(Hooks hooks) : hooks_(std::move(hooks)) {
+    explicit Impl(Hooks hooks) : protocol_(std::move(hooks)) {
         epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
         stop_event_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
         sweep_timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
         arm(stop_event_.get(), stop_id, EPOLLIN, EPOLL_CTL_ADD);
         arm(sweep_timer_.get(), sweep_id, EPOLLIN | EPOLLET, EPOLL_CTL_ADD);
-        set_up_protocol();
     }
 
     Result<void> add_listener(Fd listening, Door door) {
@@ -92,6 +85,10 @@ class Server::Impl {
     }
     size_t thread_count() const { return threads_; }
 
+    // Detached connections: called by their handles.
+    void take_back(uint64_t id);
+    void forget(uint64_t id);
+
   private:
     struct Peer {
         Peer(Fd socket, Door which) : stream(std::move(socket)), door(which) {}
@@ -100,6 +97,7 @@ class Server::Impl {
         bool waiting = false;        // in the epoll set, nobody's; guarded by mutex_
         bool armed = false;          // known to the epoll set
         bool in_head = false;        // part of a head has come
+        bool detached = false;       // somebody else answers; guarded by mutex_
         Clock::time_point deadline;  // of the wait; guarded by mutex_
     };
     struct Listener {
@@ -114,7 +112,6 @@ class Server::Impl {
         return ::epoll_ctl(epoll_.get(), operation, fd, &event) == 0;
     }
 
-    void set_up_protocol();
     Result<void> start_thread();
     void run_thread();
     void leave();
@@ -122,20 +119,19 @@ class Server::Impl {
     void dispatch(uint64_t id);
     void accept_from(uint64_t id);
     void serve(uint64_t id);
-    bool serve_requests(Peer& peer);
+    enum class After { wait, close, detached };
+    After serve_requests(uint64_t id, Peer& peer);
+    void hand_over(uint64_t id, Peer& peer, TakeConnection take, bool closes);
     void wait_again(uint64_t id, Peer& peer);
-    void forget(uint64_t id);
     void sweep();
     void set_sweep(bool on);
 
-    Hooks hooks_;
     Protocol protocol_;
     Fd epoll_, stop_event_, sweep_timer_;
     std::atomic<bool> stopping_{false};
     std::atomic<size_t> threads_{0};
     std::atomic<size_t> idle_threads_{0};
     std::atomic<int> long_requests_{0};
-    std::atomic<size_t> body_bytes_{0};
 
     mutable std::mutex mutex_;
     std::condition_variable changed_;
@@ -143,52 +139,39 @@ class Server::Impl {
     std::unordered_map<uint64_t, std::unique_ptr<Peer>> connections_;  // the map: guarded by mutex_
     uint64_t next_id_ = first_connection_id;                         // guarded by mutex_
     bool sweeping_ = false;                                          // guarded by mutex_
+    bool starved_ = false;                                           // no descriptor for a connection; guarded by mutex_
+    size_t detached_ = 0;                                            // guarded by mutex_
     std::vector<pthread_t> ended_;                                   // to be joined; guarded by mutex_
 };
 
-void Server::Impl::set_up_protocol() {
-    protocol_.set_payload_max_length(request_body_bytes_max);
-    protocol_.set_exception_handler([](const Request&, Response& response, std::exception_ptr) {
-        response.status = 500;
-        response.set_content("{\"error\":{\"kind\":\"internal\",\"message\":\"this is a mistake in torpord; its log "
-                             "may tell more\"}}",
-                             "application/json");
-    });
-    protocol_.set_pre_routing_handler([this](const Request& request, Response& response) {
-        const bool has_body = request.has_header("Content-Length") || request.has_header("Transfer-Encoding");
-        if (!has_body) current->stream.expect_no_body();
-        return hooks_.admit(request, response) ? httplib::Server::HandlerResponse::Handled
-                                               : httplib::Server::HandlerResponse::Unhandled;
-    });
-    const auto without_body = [this](const Request& request, Response& response) {
-        hooks_.respond(request, {}, response);
-    };
-    const auto with_body = [this](const Request& request, Response& response, const httplib::ContentReader& read) {
-        std::string body;
-        size_t counted = 0;
-        bool over = false;
-        const bool whole = read([&](const char* bytes, size_t count) {
-            counted += count;
-            over = body_bytes_.fetch_add(count) + count > request_bytes_in_flight_max;
-            if (!over) body.append(bytes, count);
-            return !over;
-        });
-        if (whole) {
-            hooks_.respond(request, std::move(body), response);
-        } else if (over) {
-            response.status = 503;
-            response.set_header("Retry-After", "1");
-            response.set_header("Connection", "close");
-        } else if (response.status == -1) {
-            response.status = 400;
-        }
-        body_bytes_.fetch_sub(counted);
-    };
-    // admit() has matched the path against the route table, which bounds its length.
-    protocol_.Get(".*", without_body);
-    protocol_.Post(".*", with_body);
-    protocol_.Delete(".*", with_body);
-}
+namespace {
+
+template <class Impl, class Peer>
+class DetachedPeer final : public Detached {
+  public:
+    DetachedPeer(Impl& server, uint64_t id, Peer& peer, bool closes)
+        : server_(server), id_(id), peer_(peer), closes_(closes) {}
+    ~DetachedPeer() override {
+        if (!given_back_) server_.forget(id_);
+    }
+    int socket() const override { return peer_.stream.socket(); }
+    ssize_t send(std::string_view bytes) override { return peer_.stream.send_some(bytes); }
+    bool keeps_alive() const override { return !closes_; }
+    void give_back() override {
+        given_back_ = true;
+        if (closes_) return server_.forget(id_);
+        server_.take_back(id_);
+    }
+
+  private:
+    Impl& server_;
+    const uint64_t id_;
+    Peer& peer_;
+    const bool closes_;
+    bool given_back_ = false;
+};
+
+}  // namespace
 
 Result<void> Server::Impl::start_thread() {
     join_ended();
@@ -267,6 +250,11 @@ void Server::Impl::accept_from(uint64_t id) {
         door = listeners_[id - first_listener_id].door;
     }
     Fd socket(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC));
+    if (!socket && (errno == EMFILE || errno == ENFILE)) {
+        std::lock_guard lock(mutex_);
+        starved_ = true;  // sweep() tries again: at once would be for ever
+        return set_sweep(true);
+    }
     arm(listening, id, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_MOD);
     if (!socket) return;
     if (door == Door::tcp) {
@@ -274,25 +262,25 @@ void Server::Impl::accept_from(uint64_t id) {
         ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     }
     uint64_t connection = 0;
+    Peer* peer = nullptr;
     {
         std::lock_guard lock(mutex_);
         if (stopping_ || connections_.size() >= connections_max) return;
         connection = next_id_++;
-        connections_.emplace(connection, std::make_unique<Peer>(std::move(socket), door));
+        peer = connections_.emplace(connection, std::make_unique<Peer>(std::move(socket), door)).first->second.get();
         set_sweep(true);
-    }
-    Peer* peer = nullptr;
-    {
-        std::lock_guard lock(mutex_);
-        peer = connections_[connection].get();
     }
     wait_again(connection, *peer);
 }
 
+// A request that is there already (a client that does not wait for answers) is served as soon as the peer
+// can take bytes, which is at once.
 void Server::Impl::wait_again(uint64_t id, Peer& peer) {
     const int fd = peer.stream.socket();
     std::lock_guard lock(mutex_);
-    const bool fresh_head = !peer.in_head && !peer.stream.buffered().empty();
+    const bool has_bytes = !peer.stream.buffered().empty();
+    const bool fresh_head = !peer.in_head && has_bytes;
+    const uint32_t events = peer.detached && has_bytes ? EPOLLIN | EPOLLOUT : EPOLLIN;
     if (fresh_head) peer.in_head = true;
     if (fresh_head || !peer.in_head) {
         peer.deadline = Clock::now() + (peer.in_head ? request_head_time_max : connection_idle_max);
@@ -300,13 +288,37 @@ void Server::Impl::wait_again(uint64_t id, Peer& peer) {
     const int operation = peer.armed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     peer.waiting = true;
     peer.armed = true;
-    if (stopping_ || !arm(fd, id, EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, operation)) connections_.erase(id);
+    peer.detached = false;
+    if (stopping_ || !arm(fd, id, events | EPOLLRDHUP | EPOLLONESHOT, operation)) connections_.erase(id);
 }
 
 void Server::Impl::forget(uint64_t id) {
     std::lock_guard lock(mutex_);
-    connections_.erase(id);
+    const auto found = connections_.find(id);
+    if (found == connections_.end()) return;
+    if (found->second->detached) --detached_;
+    connections_.erase(found);
     if (stopping_) changed_.notify_all();
+}
+
+void Server::Impl::take_back(uint64_t id) {
+    Peer* peer = nullptr;
+    {
+        std::lock_guard lock(mutex_);
+        peer = connections_.at(id).get();
+        --detached_;
+        if (stopping_) changed_.notify_all();
+    }
+    wait_again(id, *peer);
+}
+
+void Server::Impl::hand_over(uint64_t id, Peer& peer, TakeConnection take, bool closes) {
+    {
+        std::lock_guard lock(mutex_);
+        peer.detached = true;
+        ++detached_;
+    }
+    take(std::make_unique<DetachedPeer<Impl, Peer>>(*this, id, peer, closes));
 }
 
 void Server::Impl::serve(uint64_t id) {
@@ -318,40 +330,45 @@ void Server::Impl::serve(uint64_t id) {
         peer = found->second.get();
         peer->waiting = false;
     }
-    if (serve_requests(*peer) && !stopping_) {
-        wait_again(id, *peer);
-    } else {
-        forget(id);
-    }
+    const After after = serve_requests(id, *peer);
+    if (after == After::detached) return;  // it may be anywhere by now
+    if (after == After::wait && !stopping_) return wait_again(id, *peer);
+    forget(id);
 }
 
-// Answers all whole requests that have come. False when the connection is to be closed.
-bool Server::Impl::serve_requests(Peer& peer) {
+// Answers all whole requests that have come.
+Server::Impl::After Server::Impl::serve_requests(uint64_t id, Peer& peer) {
     for (;;) {
-        if (!peer.stream.fill() && peer.stream.buffered().empty()) return false;
+        if (!peer.stream.fill() && peer.stream.buffered().empty()) return After::close;
         const std::string_view bytes = peer.stream.buffered();
         if (bytes.find("\r\n\r\n") == std::string_view::npos) {
             if (bytes.size() < request_head_bytes_max) {
                 pollfd wait{peer.stream.socket(), POLLRDHUP, 0};
-                return !(::poll(&wait, 1, 0) > 0 && !bytes.empty());  // half a request and no more to come
+                const bool is_over = ::poll(&wait, 1, 0) > 0 && !bytes.empty();
+                return is_over ? After::close : After::wait;  // half a request and no more to come
             }
             constexpr std::string_view answer =
                 "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             (void)peer.stream.write(answer.data(), answer.size());
-            return false;
+            return After::close;
         }
-        const Connection connection{peer.door, peer.stream};
+        TakeConnection taker;
+        const Connection connection{peer.door, peer.stream, taker};
         current = &connection;
         peer.stream.begin_response();
-        bool closed = false;
-        const bool answered = protocol_.serve_one(peer.stream, closed);
+        bool closes = false;
+        const bool answered = protocol_.serve_one(peer.stream, closes);
         current = nullptr;
         peer.in_head = false;
-        if (!peer.stream.flush() || !answered || closed || stopping_) return false;
+        if (taker) {
+            hand_over(id, peer, std::move(taker), closes);
+            return After::detached;
+        }
+        if (!peer.stream.flush() || !answered || closes || stopping_) return After::close;
         if (peer.stream.buffered().empty()) {
-            if (idle_threads_ == 0) return true;
+            if (idle_threads_ == 0) return After::wait;
             pollfd wait{peer.stream.socket(), POLLIN, 0};
-            if (::poll(&wait, 1, static_cast<int>(connection_linger.count())) <= 0) return true;
+            if (::poll(&wait, 1, static_cast<int>(connection_linger.count())) <= 0) return After::wait;
         }
     }
 }
@@ -370,6 +387,11 @@ void Server::Impl::sweep() {
     const auto now = Clock::now();
     std::lock_guard lock(mutex_);
     std::erase_if(connections_, [&](const auto& entry) { return entry.second->waiting && entry.second->deadline < now; });
+    if (std::exchange(starved_, false)) {
+        for (size_t i = 0; i < listeners_.size(); ++i) {
+            arm(listeners_[i].socket.get(), first_listener_id + i, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_MOD);
+        }
+    }
     if (connections_.empty()) set_sweep(false);
 }
 
@@ -380,10 +402,11 @@ void Server::Impl::stop(std::chrono::milliseconds deadline) {
     std::erase_if(connections_, [](const auto& entry) { return entry.second->waiting; });
     const uint64_t one = 1;
     (void)!::write(stop_event_.get(), &one, sizeof one);  // level-triggered: wakes every waiting thread
-    if (!changed_.wait_for(lock, deadline, [&] { return threads_ == 0; })) {
+    const auto is_over = [&] { return threads_ == 0 && detached_ == 0; };
+    if (!changed_.wait_for(lock, deadline, is_over)) {
         for (auto& [id, peer] : connections_) ::shutdown(peer->stream.socket(), SHUT_RDWR);
     }
-    changed_.wait(lock, [&] { return threads_ == 0; });
+    changed_.wait(lock, is_over);
     lock.unlock();
     join_ended();
 }

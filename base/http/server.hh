@@ -6,15 +6,14 @@
 // A thread that takes an event and leaves nobody waiting starts another one first, up to
 // http_threads_max; spare ones end after http_thread_idle_max. With no connection open nothing wakes up.
 //
-// A request that may last long (a stream) must hold a LongSlot: http_threads_reserve threads are left for
-// short ones.
+// A handler that will answer later takes the connection out of the server's hands (detach_connection), so a
+// stream costs no thread either. A request that does keep its thread for long must hold a LongSlot:
+// http_threads_reserve threads are left for short ones.
 #pragma once
 
 #include "base/error.hh"
 #include "base/fd.hh"
-#include "base/http/stream.hh"
-
-#include <httplib.h>
+#include "base/http/protocol.hh"
 
 #include <atomic>
 #include <chrono>
@@ -23,18 +22,37 @@
 
 namespace torpor::http {
 
-using httplib::Request;
-using httplib::Response;
-
 // Which door a request came through.
 enum class Door { socket, tcp };
+
+// A connection whose request was read and whose answer is somebody's to write. Any thread, one at a time.
+// Destroyed without give_back(), the connection is closed.
+class Detached {
+  public:
+    virtual ~Detached() = default;
+    // Non-blocking writes only; the server does not touch it meanwhile.
+    virtual int socket() const = 0;
+    // Sends what the peer takes now: the number of bytes, 0 if it takes none, -1 if it is gone.
+    virtual ssize_t send(std::string_view bytes) = 0;
+    // Whether the client wants to go on after this answer; say `Connection: close` if not.
+    virtual bool keeps_alive() const = 0;
+    // The answer was sent whole: the connection waits for its next request, or is closed.
+    virtual void give_back() = 0;
+};
+
+using TakeConnection = std::function<void(std::unique_ptr<Detached>)>;
 
 // The connection that the calling thread serves now; null outside a request.
 struct Connection {
     Door door;
     SocketStream& stream;
+    TakeConnection& taker;
 };
 const Connection* current_connection();
+
+// Within Hooks::respond: what the handler leaves in its Response is not sent; once it has returned, `take`
+// is called on the same thread with the connection.
+void detach_connection(TakeConnection take);
 
 // Room for one more long request. Released by destruction, from any thread.
 class LongSlot {
@@ -50,13 +68,6 @@ class LongSlot {
 
 class Server {
   public:
-    struct Hooks {
-        // Called with the head only, before any of the body is read. True: `response` is the answer.
-        std::function<bool(const Request&, Response&)> admit;
-        // Called for what admit let through, with the whole body in hand.
-        std::function<void(const Request&, std::string body, Response&)> respond;
-    };
-
     explicit Server(Hooks hooks);
     ~Server();
     Server(const Server&) = delete;
@@ -67,8 +78,9 @@ class Server {
     // Starts the first threads.
     Result<void> start();
 
-    // No new connections; idle ones are closed; requests under way may finish until `deadline`, then
-    // their connections are shut down. Returns when all threads have ended.
+    // No new connections; idle ones are closed; requests under way (detached ones, too) may finish until
+    // `deadline`, then their connections are shut down. Returns when all threads have ended and all
+    // detached connections are back.
     void stop(std::chrono::milliseconds deadline);
 
     // Null when all threads for long requests are in use: answer 503 with Retry-After.

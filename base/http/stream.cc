@@ -80,6 +80,7 @@ ssize_t SocketStream::read(char* ptr, size_t size) {
 }
 
 ssize_t SocketStream::write(const char* ptr, size_t size) {
+    if (muted_) return static_cast<ssize_t>(size);
     if (hold_next_ && size <= held_bytes_max) {
         hold_next_ = false;
         held_.assign(ptr, size);
@@ -116,6 +117,17 @@ bool SocketStream::send_all(std::string_view head, std::string_view rest) {
         rest.remove_prefix(count - of_head);
     }
     return !broken_;
+}
+
+ssize_t SocketStream::send_some(std::string_view bytes) {
+    for (;;) {
+        const ssize_t sent = ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent >= 0) return sent;
+        if (errno == EINTR) continue;
+        if (errno == EAGAIN) return 0;
+        broken_ = true;
+        return -1;
+    }
 }
 
 // The address is of no use to anybody here: TCP is loopback only, and a socket's peer is its owner.

@@ -24,12 +24,17 @@ class SocketStream final : public httplib::Stream {
     void begin_response() {
         hold_next_ = true;
         has_body_ = true;
+        muted_ = false;
     }
     // The request has no body: reads end at once. cpp-httplib would wait for one after a DELETE.
     void expect_no_body() { has_body_ = false; }
     // Sends what is held back. False if the peer is gone or took nothing for response_stall_max.
     bool flush();
     bool is_broken() const { return broken_; }
+    // From now on writes go nowhere, until begin_response().
+    void mute() { muted_ = true; }
+    // Sends what the peer takes without waiting: the number of bytes, 0 if it takes none, -1 if it is gone.
+    ssize_t send_some(std::string_view bytes);
 
     bool is_readable() const override;
     bool wait_readable() const override;
@@ -50,6 +55,7 @@ class SocketStream final : public httplib::Stream {
     std::string held_;
     bool hold_next_ = false;
     bool has_body_ = true;
+    bool muted_ = false;
     bool broken_ = false;
 };
 

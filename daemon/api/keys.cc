@@ -24,7 +24,7 @@ void list_keys(Call& call, http::Response& response) {
 }
 
 void add_key(Call& call, http::Response& response) {
-    auto body = Body::parse(call.body, {"name", "scope"});
+    auto body = Body::parse(call.body.text, {"name", "scope"});
     if (!body) return answer_error(response, body.error());
     std::string name, scope_text = "models";
     body->text("name", name);

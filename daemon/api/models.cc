@@ -122,7 +122,7 @@ Result<void> check_free(const Daemon& daemon, const Addition& addition) {
 }  // namespace
 
 void add_model(Call& call, http::Response& response) {
-    auto addition = read_addition(call.body);
+    auto addition = read_addition(call.body.text);
     if (!addition) return answer_error(response, addition.error());
     if (auto free = check_free(call.daemon, *addition); !free) return answer_error(response, free.error());
     const auto file = call.daemon.folders.models() / (addition->model.name + ".toml");

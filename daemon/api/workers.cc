@@ -39,7 +39,7 @@ void stop_model(Call& call, http::Response& response) {
 void resume_model(Call& call, http::Response& response) {
     const int client_fd = http::current_connection()->stream.socket();
     Result<void> done;
-    if (auto lease = call.daemon.pool.acquire(call.parameters[0], client_fd, gpu::wait_max); !lease) {
+    if (auto lease = call.daemon.pool.acquire_blocking({call.parameters[0], call.principal.name}, client_fd, gpu::wait_max); !lease) {
         done = Failure(lease.error());
     }
     answer_status(call, response, done);

@@ -1,126 +1,397 @@
 #include "daemon/gateway/exchange.hh"
 
-#include "daemon/gateway/limits.hh"
+#include "base/limits.hh"
+#include "base/log.hh"
+#include "base/text.hh"
+#include "gpu/limits.hh"
 
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#include <array>
 #include <cerrno>
 
 namespace torpor::gateway {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
+double ms_between(Exchange::Clock::time_point from, Exchange::Clock::time_point to) {
+    return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+bool is_event_stream(std::string_view type) {
+    return type.starts_with("text/event-stream");
+}
+
+Error too_late(std::string what, std::chrono::milliseconds limit) {
+    return {Kind::timeout, fmt::format("{} within {}", what, format_duration(limit)), {}};
+}
 
 }  // namespace
 
-Exchange::Exchange(gpu::Lease lease, int client_fd) : lease_(std::move(lease)), client_fd_(client_fd) {}
+Exchange::Exchange(Shared& shared, Inquiry inquiry)
+    : shared_(shared), inquiry_(std::move(inquiry)), id_(shared.relay.next_id()), tap_(inquiry_.drops_usage),
+      whole_share_(shared.answer_bytes),
+      outcome_{inquiry_.wire, inquiry_.model, inquiry_.principal, 0, {}, false, gpu::Wake::warm, {}, 0, 0, 0, 0} {}
 
-Exchange::~Exchange() {
-    finish();
+Exchange::~Exchange() = default;
+
+void Exchange::begin() {
+    gpu::Pool::Ticket none;
+    auto lease = shared_.pool.acquire({inquiry_.model, inquiry_.principal, 0, inquiry_.keep_alive}, nullptr, none);
+    if (lease && *lease) take_lease(std::move(*lease));  // any other outcome comes again when it is asked for in earnest
 }
 
-void Exchange::finish() {
-    if (!lease_) return;
-    if (connection_ && parser_.is_complete() && parser_.keeps_alive()) {
-        lease_->connections().give_back(std::move(connection_));
+void Exchange::start_watching() {
+    is_adopted_ = true;
+    client_events_ = EPOLLRDHUP;
+    shared_.relay.watch(EPOLL_CTL_ADD, inquiry_.client->socket(), id_, Relay::Side::client, client_events_);
+    watch_worker();
+}
+
+void Exchange::go_on() {
+    lease_ ? connect_again() : ask_for_lease();
+}
+
+void Exchange::ask_for_lease() {
+    stage_ = Stage::waiting;
+    const auto later = [&relay = shared_.relay, id = id_](Result<gpu::Lease> lease) {
+        auto carried = std::make_shared<Result<gpu::Lease>>(std::move(lease));
+        relay.post(id, [carried](Exchange& exchange) { exchange.take_lease(std::move(*carried)); });
+    };
+    auto at_once = shared_.pool.acquire({inquiry_.model, inquiry_.principal, dead_generation_, inquiry_.keep_alive}, later, ticket_);
+    if (at_once) take_lease(std::move(*at_once));
+}
+
+void Exchange::take_lease(Result<gpu::Lease> lease) {
+    ticket_.reset();
+    if (!lease) return fail(lease.error());
+    lease_ = std::move(*lease);
+    outcome_.wake = lease_->wake;
+    outcome_.queue_ms = lease_->queue_ms;
+    outcome_.wake_ms = lease_->wake_ms;
+    connect_again();
+}
+
+// Connects and sends what the worker takes at once.
+void Exchange::connect_again() {
+    if (!lease_ || worker_) return;
+    moved_ = stage_ == Stage::sending ? moved_ : Clock::now();
+    stage_ = Stage::sending;
+    auto connected = connect();
+    if (!connected && connected.error().kind == Kind::busy) {
+        if (is_adopted_) shared_.relay.again_soon(id_);  // otherwise go_on() sees to it
+        return;
     }
-    connection_.reset();  // closing it is what tells the engine to stop
-    lease_.reset();
+    if (!connected) return worker_failed(connected.error());
+    after_sending(send_more());
+    if (worker_ && !worker_is_watched_ && is_adopted_) watch_worker();
 }
 
-Result<void> Exchange::wait(short events, std::chrono::milliseconds time_max) {
-    const auto end = Clock::now() + time_max;
-    for (;;) {
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
-        pollfd waits[2] = {{connection_.get(), events, 0}, {client_fd_, POLLRDHUP, 0}};
-        const int count = ::poll(waits, 2, static_cast<int>(std::max<int64_t>(0, left.count())));
-        if (count == 0) return fail(Kind::timeout, "the engine sent nothing for {} s", time_max.count() / 1000);
-        if (count < 0) continue;
-        if (waits[0].revents != 0) return {};
-        if (waits[1].revents != 0) return fail(Kind::cancelled, "the client went away");
-    }
-}
-
-Result<void> Exchange::send_once(std::string_view head, std::string_view body, bool& was_kept) {
-    auto connection = lease_->connections().take(was_kept);
+Result<void> Exchange::connect() {
+    auto connection = lease_->connections().take(was_kept_);
     if (!connection) return Failure(connection.error());
-    connection_ = std::move(*connection);
+    worker_ = std::move(*connection);
     parser_ = ResponseParser();
     decoded_.clear();
-    while (!head.empty() || !body.empty()) {
-        iovec parts[2] = {{const_cast<char*>(head.data()), head.size()}, {const_cast<char*>(body.data()), body.size()}};
-        msghdr message{};
-        message.msg_iov = parts;
-        message.msg_iovlen = 2;
-        const ssize_t sent = ::sendmsg(connection_.get(), &message, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR) continue;
-        if (sent < 0 && errno != EAGAIN && errno != ENOTCONN) {
-            return fail_errno(Kind::engine, "the engine does not take the request");
-        }
-        if (sent < 0) {
-            if (auto ready = wait(POLLOUT, send_stall_max); !ready) return ready;
-            continue;
-        }
-        const size_t of_head = std::min(static_cast<size_t>(sent), head.size());
-        head.remove_prefix(of_head);
-        body.remove_prefix(static_cast<size_t>(sent) - of_head);
-    }
-    while (!parser_.has_head()) {
-        if (auto received = receive(first_byte_max); !received) return received;
-    }
+    sent_ = 0;
     return {};
 }
 
-Result<void> Exchange::send(std::string_view path, std::string_view headers, std::string_view body) {
-    const std::string head = fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{}\r\n", path,
-                                         body.size(), headers);
-    const auto start = Clock::now();
-    bool was_kept = false;
-    auto sent = send_once(head, body, was_kept);
-    if (!sent && sent.error().kind == Kind::engine && was_kept && !parser_.has_head()) {
-        sent = send_once(head, body, was_kept);  // the engine had closed it between two requests
+// True when the request is sent whole.
+Result<bool> Exchange::send_more() {
+    const std::string& head = inquiry_.head;
+    const std::string& body = inquiry_.body.text;
+    while (sent_ < head.size() + body.size()) {
+        const size_t of_head = std::min(sent_, head.size());
+        const size_t of_body = sent_ - of_head;
+        iovec parts[2] = {{const_cast<char*>(head.data()) + of_head, head.size() - of_head},
+                          {const_cast<char*>(body.data()) + of_body, body.size() - of_body}};
+        msghdr message{};
+        message.msg_iov = parts;
+        message.msg_iovlen = 2;
+        const ssize_t count = ::sendmsg(worker_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0 && (errno == EAGAIN || errno == ENOTCONN)) return false;
+        if (count < 0) return fail_errno(Kind::engine, "the engine does not take the request");
+        sent_ += static_cast<size_t>(count);
+        moved_ = Clock::now();
     }
-    first_byte_ms_ = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-    return sent;
+    return true;
 }
 
-Result<void> Exchange::receive(std::chrono::milliseconds time_max) {
-    std::array<char, piece_bytes> buffer;
-    for (;;) {
-        const ssize_t count = ::recv(connection_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
-        if (count > 0) return parser_.feed({buffer.data(), static_cast<size_t>(count)}, decoded_);
-        if (count == 0) {
-            if (!parser_.has_head()) return fail(Kind::engine, "the engine closed the connection without an answer");
-            return parser_.finish();
+void Exchange::after_sending(Result<bool> sent) {
+    if (!sent) return worker_failed(sent.error());
+    if (*sent) stage_ = Stage::head;
+}
+
+void Exchange::watch_worker() {
+    if (!worker_) return;
+    const uint32_t events = stage_ == Stage::sending ? EPOLLIN | EPOLLOUT : EPOLLIN;
+    shared_.relay.watch(worker_is_watched_ ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, worker_.get(), id_, Relay::Side::worker, events);
+    worker_is_watched_ = true;
+}
+
+void Exchange::on_worker(uint32_t events) {
+    if (!worker_) return;
+    if (stage_ == Stage::sending && (events & EPOLLOUT) != 0) {
+        after_sending(send_more());
+        if (stage_ == Stage::head) watch_worker();
+        if (!worker_) return;
+    }
+    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) read_piece();
+}
+
+void Exchange::read_piece() {
+    auto& buffer = shared_.relay.buffer();
+    const ssize_t count = ::recv(worker_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    const auto now = Clock::now();
+    moved_ = now;
+    Result<void> taken;
+    if (count > 0) {
+        taken = parser_.feed({buffer.data(), static_cast<size_t>(count)}, decoded_);
+    } else if (count == 0 && parser_.has_head()) {
+        taken = parser_.finish();
+    } else {
+        taken = count == 0 ? Result<void>(torpor::fail(Kind::engine, "the engine closed the connection without an answer"))
+                           : Result<void>(fail_errno(Kind::engine, "the engine's connection broke"));
+    }
+    if (!parser_.has_head()) {
+        if (!taken) worker_failed(taken.error());
+        return;
+    }
+    if (stage_ == Stage::head || stage_ == Stage::sending) begin_answer();
+    if (stage_ != Stage::ended) pass_on();
+    if (!taken && stage_ != Stage::ended) worker_failed(taken.error());
+}
+
+void Exchange::begin_answer() {
+    outcome_.first_byte_ms = ms_between(began_, moved_) - outcome_.wake_ms - outcome_.queue_ms;
+    inquiry_.body.clear();
+    const bool is_stream = parser_.status() < 300 && is_event_stream(parser_.content_type());
+    stage_ = is_stream ? Stage::streaming : Stage::collecting;
+    if (is_stream) begin_stream();
+}
+
+// Brings what was decoded a step further, and ends the exchange when the answer is complete.
+void Exchange::pass_on() {
+    const bool is_complete = parser_.is_complete();
+    if (is_complete) let_worker_go(true);
+    if (stage_ == Stage::streaming) {
+        std::string passed;
+        tap_.feed(decoded_, passed);
+        decoded_.clear();
+        if (is_complete) tap_.finish(passed);
+        add_chunk(passed);
+        if (is_complete) return end_stream();
+        return flush();
+    }
+    if (!whole_share_.grow(decoded_.size()) || whole_.size() + decoded_.size() > whole_answer_bytes_max) {
+        return fail({Kind::engine, "the engine's answer is too large to be passed on", {}});
+    }
+    whole_.append(decoded_);
+    decoded_.clear();
+    if (is_complete) finish_whole();
+}
+
+void Exchange::finish_whole() {
+    if (parser_.status() < 300) read_usage(whole_, outcome_.usage);
+    const std::string type = parser_.content_type().empty() ? "application/json" : parser_.content_type();
+    if (stream_has_begun_) {  // it was told to wait, so this must come as an event
+        const Error said{parser_.status() < 500 ? Kind::invalid : Kind::engine, "the engine refused the request", whole_.substr(0, 4096)};
+        return fail(said);
+    }
+    outcome_.status = parser_.status();
+    stage_ = Stage::ended;
+    out_ = answer_head(parser_.status(), type) + fmt::format("Content-Length: {}\r\n\r\n", whole_.size());
+    out_.append(whole_);
+    std::string().swap(whole_);
+    flush();
+}
+
+// The engine's part is over: `is_done`, its connection can serve the next one; otherwise it is closed.
+void Exchange::let_worker_go(bool is_done) {
+    if (worker_) {
+        if (worker_is_watched_) shared_.relay.watch(EPOLL_CTL_DEL, worker_.get(), id_, Relay::Side::worker, 0);
+        worker_is_watched_ = false;
+        if (is_done && parser_.keeps_alive() && lease_) {
+            lease_->connections().give_back(std::move(worker_));
         }
-        if (errno == EINTR) continue;
-        if (errno != EAGAIN) return fail_errno(Kind::engine, "the engine's connection broke");
-        if (auto ready = wait(POLLIN, time_max); !ready) return ready;
+        worker_.reset();
+    }
+    lease_.reset();
+}
+
+void Exchange::worker_failed(Error error) {
+    const bool may_repeat = !parser_.has_head() && error.kind == Kind::engine;
+    const uint64_t generation = lease_ ? lease_->generation() : 0;
+    if (may_repeat && was_kept_ && !was_replaced_) {  // the engine had closed it between two requests
+        was_replaced_ = true;
+        worker_.reset();
+        worker_is_watched_ = false;
+        return connect_again();
+    }
+    let_worker_go(false);
+    if (!may_repeat || tries_ == tries_max) return fail(error);
+    log::info("{}: asking again: {}", inquiry_.model, error.text());
+    ++tries_;
+    dead_generation_ = generation;
+    was_replaced_ = false;
+    stage_ = Stage::waiting;
+    if (is_adopted_) ask_for_lease();  // otherwise go_on() sees to it
+}
+
+// ---- to the client
+
+std::string Exchange::answer_head(int status, std::string_view type) const {
+    std::string head = fmt::format(
+        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nServer-Timing: queue;dur={:.2f}, wake;dur={:.2f};desc={}, first;dur={:.2f}\r\n",
+        status, httplib::status_message(status), type, outcome_.queue_ms, outcome_.wake_ms, gpu::name_of(outcome_.wake),
+        outcome_.first_byte_ms);
+    if (must_close_ || !inquiry_.client->keeps_alive()) head += "Connection: close\r\n";
+    return head;
+}
+
+void Exchange::begin_stream() {
+    if (stream_has_begun_) return;
+    stream_has_begun_ = outcome_.streamed = true;
+    outcome_.status = 200;
+    must_close_ = inquiry_.is_http_1_0;
+    out_ += answer_head(200, "text/event-stream") + "Cache-Control: no-cache\r\n" +
+            (inquiry_.is_http_1_0 ? "\r\n" : "Transfer-Encoding: chunked\r\n\r\n");
+}
+
+void Exchange::add_chunk(std::string_view bytes) {
+    if (bytes.empty()) return;
+    if (inquiry_.is_http_1_0) {
+        out_.append(bytes);
+        return;
+    }
+    fmt::format_to(std::back_inserter(out_), "{:x}\r\n", bytes.size());
+    out_.append(bytes).append("\r\n");
+}
+
+void Exchange::end_stream() {
+    outcome_.usage = tap_.usage();
+    if (!inquiry_.is_http_1_0) out_ += "0\r\n\r\n";
+    stage_ = Stage::ended;
+    flush();
+}
+
+void Exchange::fail(const Error& error) {
+    let_worker_go(false);
+    outcome_.failure = row_of(error.kind).name;
+    if (stream_has_begun_) {
+        std::string rest;
+        tap_.finish(rest);
+        add_chunk(rest);
+        add_chunk(inquiry_.wire->error_event(error));
+        return end_stream();
+    }
+    stage_ = Stage::ended;
+    outcome_.status = row_of(error.kind).http_status;
+    const std::string body = inquiry_.wire->error_body(error);
+    out_ = answer_head(outcome_.status, "application/json");
+    if (error.kind == Kind::busy || error.kind == Kind::unavailable) out_ += "Retry-After: 1\r\n";
+    out_ += fmt::format("Content-Length: {}\r\n\r\n{}", body.size(), body);
+    flush();
+}
+
+// Sends what the client takes. While it takes none, no more is read from the worker.
+void Exchange::flush() {
+    while (out_start_ < out_.size()) {
+        const ssize_t sent = inquiry_.client->send(std::string_view(out_).substr(out_start_));
+        if (sent < 0) return abandon("cancelled", 499);
+        if (sent == 0) break;
+        out_start_ += static_cast<size_t>(sent);
+        client_moved_ = Clock::now();
+    }
+    if (out_start_ == out_.size()) {
+        out_.clear();
+        out_start_ = 0;
+        if (out_.capacity() > piece_bytes * 2) out_.shrink_to_fit();
+        if (stage_ == Stage::ended) return end();
+    }
+    watch_client();
+}
+
+void Exchange::watch_client() {
+    const bool is_full = !out_.empty();
+    const uint32_t events = is_full ? EPOLLRDHUP | EPOLLOUT : EPOLLRDHUP;
+    if (events != client_events_) {
+        shared_.relay.watch(EPOLL_CTL_MOD, inquiry_.client->socket(), id_, Relay::Side::client, events);
+        client_events_ = events;
+        if (is_full) client_moved_ = Clock::now();
+    }
+    if (!worker_ || is_full != worker_is_watched_) return;
+    if (!is_full) return watch_worker();
+    // Taken out altogether: a hang-up would be told again and again.
+    shared_.relay.watch(EPOLL_CTL_DEL, worker_.get(), id_, Relay::Side::worker, 0);
+    worker_is_watched_ = false;
+}
+
+void Exchange::on_client(uint32_t events) {
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) return abandon("cancelled", 499);
+    if ((events & EPOLLOUT) != 0) flush();
+}
+
+void Exchange::tell_waiting(Clock::time_point now) {
+    if (!inquiry_.wants_stream || now - told_ < tell_gap || !out_.empty()) return;
+    told_ = now;
+    begin_stream();
+    const auto waited = std::chrono::duration_cast<std::chrono::seconds>(now - began_);
+    add_chunk(inquiry_.wire->waiting_event(fmt::format("{} is waking up, {} s so far", inquiry_.model, waited.count())));
+    flush();
+}
+
+void Exchange::on_tick(Clock::time_point now) {
+    if (!out_.empty() && now - client_moved_ > client_stall_max) return abandon("slow_client", 499);
+    switch (stage_) {
+        case Stage::waiting:
+            if (now - began_ > gpu::wait_max && ticket_ && shared_.pool.cancel(ticket_)) {
+                return fail(too_late(fmt::format("{} was not ready", inquiry_.model), gpu::wait_max));
+            }
+            return tell_waiting(now);
+        case Stage::sending:
+            if (now - moved_ > send_stall_max) fail(too_late("the engine did not take the request", send_stall_max));
+            return;
+        case Stage::head:
+            if (now - moved_ > first_byte_max) fail(too_late("the engine did not answer", first_byte_max));
+            return;
+        case Stage::streaming:
+        case Stage::collecting:
+            if (out_.empty() && now - moved_ > stall_max) return fail(too_late("the engine's answer did not go on", stall_max));
+            if (now - began_ > stream_time_max) fail(too_late("the engine's answer did not end", stream_time_max));
+            return;
+        case Stage::ended: return;
     }
 }
 
-Result<std::string> Exchange::read() {
-    while (decoded_.empty() && !parser_.is_complete()) {
-        if (auto received = receive(stall_max); !received) return Failure(received.error());
-    }
-    return std::exchange(decoded_, {});
+// The client is gone, or taken for gone.
+void Exchange::abandon(std::string_view failure, int status) {
+    if (ticket_) shared_.pool.cancel(ticket_);
+    let_worker_go(false);
+    stage_ = Stage::ended;
+    outcome_.failure = failure;
+    outcome_.status = status;
+    report();
+    inquiry_.client.reset();  // closes it
+    shared_.relay.remove(id_);
 }
 
-Result<std::string> Exchange::read_all() {
-    std::string all;
-    for (;;) {
-        auto piece = read();
-        if (!piece) return piece;
-        if (piece->empty()) return all;
-        if (all.size() + piece->size() > whole_answer_bytes_max) {
-            return fail(Kind::too_large, "the engine's answer is larger than {} bytes", whole_answer_bytes_max);
-        }
-        all += *piece;
-    }
+void Exchange::end() {
+    report();
+    shared_.relay.watch(EPOLL_CTL_DEL, inquiry_.client->socket(), id_, Relay::Side::client, 0);
+    if (!must_close_) inquiry_.client->give_back();
+    inquiry_.client.reset();
+    shared_.relay.remove(id_);
+}
+
+void Exchange::report() {
+    if (std::exchange(is_reported_, true)) return;
+    outcome_.total_ms = ms_between(began_, Clock::now());
+    if (shared_.on_outcome) shared_.on_outcome(outcome_);
 }
 
 }  // namespace torpor::gateway

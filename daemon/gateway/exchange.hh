@@ -1,53 +1,153 @@
-// One request to a worker and its answer, with an eye on the client all the while.
+// One request on its way to a worker, and its answer on the way back.
+//
+//     begin ── lease at once ──> sending ──> head ──> streaming ──> ended
+//        └──── waiting ────────────^            └───> collecting ────^
+//
+// A worker that dies before its answer begins is replaced, and nobody notices. An event stream is passed on
+// piece by piece, and while the client takes none no more is read; any other answer is collected first, so
+// that one cut short becomes a clean error. What goes wrong after the client's head was sent is the stream's
+// last event. When the client goes away the worker's connection is closed, which is what makes engines stop.
 #pragma once
 
+#include "base/http/server.hh"
+#include "daemon/gateway/limits.hh"
+#include "daemon/gateway/relay.hh"
 #include "daemon/gateway/response_parser.hh"
-#include "gpu/lease.hh"
+#include "daemon/gateway/stream_tap.hh"
+#include "daemon/gateway/wires.hh"
+#include "gpu/pool.hh"
 
 #include <chrono>
-#include <optional>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
-#include <string_view>
 
 namespace torpor::gateway {
 
-// Holds the lease and one connection. One thread at a time.
+// What the gateway made of a request.
+struct Inquiry {
+    std::unique_ptr<http::Detached> client;
+    const WireRow* wire = nullptr;
+    std::string path;
+    std::string model;      // its own name, also where an alias was asked for
+    std::string principal;
+    std::string head;       // to the worker, complete
+    http::Body body;
+    bool wants_stream = false;
+    bool drops_usage = false;  // usage at the stream's end was our wish
+    bool is_http_1_0 = false;  // knows no chunks
+    std::optional<std::chrono::milliseconds> keep_alive;
+};
+
+// What came of it, for metrics and the request log.
+struct Outcome {
+    const WireRow* wire;
+    const std::string& model;
+    const std::string& principal;
+    int status;                 // as the client saw it; 499 if it went away
+    std::string_view failure;   // the kind of what went wrong, empty if nothing did
+    bool streamed;
+    gpu::Wake wake;
+    Usage usage;
+    double queue_ms, wake_ms, first_byte_ms, total_ms;
+};
+using OnOutcome = std::function<void(const Outcome&)>;
+
 class Exchange {
   public:
-    // `client_fd`: when its peer hangs up, every wait ends with `cancelled`; -1: none.
-    Exchange(gpu::Lease lease, int client_fd);
+    using Clock = std::chrono::steady_clock;
+
+    // What all exchanges share; it outlives them.
+    struct Shared {
+        gpu::Pool& pool;
+        Relay& relay;
+        http::ByteBudget& answer_bytes;
+        OnOutcome on_outcome;  // called on the relay's thread, or on that of begin()
+    };
+
+    Exchange(Shared& shared, Inquiry inquiry);
     ~Exchange();
 
-    // Sends the request and reads the answer's head. A kept connection that turns out to be dead is
-    // replaced once. Errors: engine, timeout, cancelled.
-    Result<void> send(std::string_view path, std::string_view headers, std::string_view body);
+    // Sends the request if a worker is ready. Before Relay::adopt(), on any thread.
+    void begin();
 
-    // The next piece of the body, decoded; empty at its end. Errors as above.
-    Result<std::string> read();
+    uint64_t id() const { return id_; }
+    // Whether a worker has (part of) the request.
+    bool is_under_way() const { return static_cast<bool>(worker_); }
 
-    // The rest of the body. `too_large` past whole_answer_bytes_max.
-    Result<std::string> read_all();
-
-    // Gives back connection and lease; after a complete answer the connection is kept.
-    void finish();
-
-    int status() const { return parser_.status(); }
-    const std::string& content_type() const { return parser_.content_type(); }
-    const gpu::Lease& lease() const { return *lease_; }
-    double first_byte_ms() const { return first_byte_ms_; }
+    // For the relay, on its thread (start_watching: under its lock, on any).
+    void start_watching();
+    void go_on();
+    void on_worker(uint32_t events);
+    void on_client(uint32_t events);
+    void on_tick(Clock::time_point now);
+    void connect_again();
 
   private:
-    Result<void> send_once(std::string_view head, std::string_view body, bool& was_kept);
-    Result<void> receive(std::chrono::milliseconds time_max);
-    Result<void> wait(short events, std::chrono::milliseconds time_max);
+    enum class Stage { waiting, sending, head, streaming, collecting, ended };
+
+    // To the worker.
+    void ask_for_lease();
+    void take_lease(Result<gpu::Lease> lease);
+    Result<void> connect();
+    Result<bool> send_more();
+    void after_sending(Result<bool> sent);
+    void read_piece();
+    void worker_failed(Error error);
+    void let_worker_go(bool is_done);
+    void watch_worker();
+
+    // To the client.
+    void begin_answer();
+    void pass_on();
+    void finish_whole();
+    void tell_waiting(Clock::time_point now);
+    void fail(const Error& error);
+    void begin_stream();
+    void add_chunk(std::string_view bytes);
+    void end_stream();
+    std::string answer_head(int status, std::string_view type) const;
+    void flush();
+    void watch_client();
+    void abandon(std::string_view failure, int status);
+    void end();
+    void report();
+
+    Shared& shared_;
+    Inquiry inquiry_;
+    const uint64_t id_;
+    Stage stage_ = Stage::waiting;
+    bool is_adopted_ = false;
 
     std::optional<gpu::Lease> lease_;
-    int client_fd_;
-    Fd connection_;
+    gpu::Pool::Ticket ticket_;
+    uint64_t dead_generation_ = 0;
+    int tries_ = 1;
+
+    Fd worker_;
+    bool worker_is_watched_ = false;
+    bool was_kept_ = false;       // the connection served another request before
+    bool was_replaced_ = false;   // such a one turned out to be dead
+    size_t sent_ = 0;             // of head and body
     ResponseParser parser_;
     std::string decoded_;
-    double first_byte_ms_ = 0;
+
+    bool stream_has_begun_ = false;
+    bool must_close_ = false;     // the client's connection, after the answer
+    StreamTap tap_;
+    std::string whole_;           // an answer that is collected
+    http::ByteShare whole_share_;
+    std::string out_;             // for the client, not taken yet
+    size_t out_start_ = 0;
+    uint32_t client_events_ = 0;
+
+    Clock::time_point began_ = Clock::now();
+    Clock::time_point moved_ = began_;         // worker: last sign
+    Clock::time_point client_moved_ = began_;  // client: last bytes taken
+    Clock::time_point told_ = began_;
+    Outcome outcome_;
+    bool is_reported_ = false;
 };
 
 }  // namespace torpor::gateway

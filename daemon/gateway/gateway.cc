@@ -1,10 +1,8 @@
 #include "daemon/gateway/gateway.hh"
 
 #include "base/json.hh"
-#include "base/log.hh"
 #include "daemon/answers.hh"
 #include "daemon/daemon.hh"
-#include "daemon/gateway/exchange.hh"
 #include "daemon/gateway/limits.hh"
 #include "daemon/gateway/request_scan.hh"
 #include "daemon/gateway/wires.hh"
@@ -39,54 +37,9 @@ Result<void> check_wire(const gpu::Model& model, const WireRow& row) {
     return fail(Kind::invalid, "{} does not speak {}; it speaks {}", model.name, gpu::name_of(row.wire), fmt::join(names, ", "));
 }
 
-// Asks until a worker answers: one that dies before it says anything is replaced, and nobody notices.
-Result<std::shared_ptr<Exchange>> ask(Call& call, const std::string& model, std::string& body, const RequestScan& scan,
-                                      int client_fd) {
-    uint64_t dead_generation = 0;
-    for (int tries = 1;; ++tries) {
-        auto lease = call.daemon.pool.acquire(model, client_fd, gpu::wait_max, dead_generation);
-        if (!lease) return Failure(lease.error());
-        if (tries == 1 && lease->model() != scan.model) replace_model(body, scan, lease->model());
-        dead_generation = lease->generation();
-        auto exchange = std::make_shared<Exchange>(std::move(*lease), client_fd);
-        auto sent = exchange->send(call.request.path, headers_for_engine(call.request), body);
-        if (sent) return exchange;
-        if (sent.error().kind != Kind::engine || tries == tries_max) return Failure(sent.error());
-        log::info("{}: asking again: {}", model, sent.error().text());
-    }
-}
-
-void set_timing(http::Response& response, const Exchange& exchange) {
-    const gpu::Lease& lease = exchange.lease();
-    response.set_header("Server-Timing",
-                        fmt::format("queue;dur={:.2f}, wake;dur={:.2f};desc={}, first;dur={:.2f}", lease.queue_ms,
-                                    lease.wake_ms, gpu::name_of(lease.wake), exchange.first_byte_ms()));
-}
-
-// Passes the stream on, piece by piece. What goes wrong from now on is an event of the stream.
-void stream(Call& call, http::Response& response, std::shared_ptr<Exchange> exchange, const WireRow& row) {
-    response.set_header("Cache-Control", "no-cache");
-    auto* connection = &http::current_connection()->stream;
-    response.set_chunked_content_provider(
-        exchange->content_type(),
-        [exchange, &row, connection, slot = call.long_slot](size_t, httplib::DataSink& sink) {
-            if (!connection->flush()) return false;
-            auto piece = exchange->read();
-            if (!piece) {
-                if (piece.error().kind == Kind::cancelled) return false;
-                const std::string event = row.error_event(piece.error());
-                sink.write(event.data(), event.size());
-                sink.done();
-                exchange->finish();
-                return true;
-            }
-            if (piece->empty()) {
-                exchange->finish();
-                sink.done();
-                return true;
-            }
-            return sink.write(piece->data(), piece->size());
-        });
+std::string head_for_engine(const http::Request& request, size_t body_bytes) {
+    return fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{}\r\n", request.path, body_bytes,
+                       headers_for_engine(request));
 }
 
 }  // namespace
@@ -99,28 +52,42 @@ void answer_error(const http::Request& request, http::Response& response, const 
     answer_json(response, response.status, body);
 }
 
+Gateway::Gateway(gpu::Pool& pool)
+    : answer_bytes_(answer_bytes_in_flight_max), shared_{pool, relay_, answer_bytes_, {}} {}
+
+void Gateway::take(Inquiry inquiry) {
+    auto exchange = std::make_shared<Exchange>(shared_, std::move(inquiry));
+    exchange->begin();
+    relay_.adopt(std::move(exchange));
+}
+
 void forward(Call& call, http::Response& response) {
     const WireRow& row = *find_wire(call.request.path);
-    auto scan = scan_request(call.body);
+    auto scan = scan_request(call.body.text);
     if (!scan) return answer_error(call.request, response, scan.error());
     auto model = call.daemon.pool.find(scan->model);
     if (!model) return answer_error(call.request, response, model.error());
     if (auto checked = check_wire(*model, row); !checked) return answer_error(call.request, response, checked.error());
 
-    const int client_fd = http::current_connection()->stream.socket();
-    auto exchange = ask(call, model->name, call.body, *scan, client_fd);
-    if (!exchange) return answer_error(call.request, response, exchange.error());
-    std::string().swap(call.body);
-    set_timing(response, **exchange);
-    response.status = (*exchange)->status();
-    if ((*exchange)->content_type().starts_with("text/event-stream")) {
-        return stream(call, response, std::move(*exchange), row);
+    auto inquiry = std::make_shared<Inquiry>();
+    inquiry->wire = &row;
+    inquiry->model = model->name;
+    inquiry->principal = call.principal.name;
+    inquiry->wants_stream = scan->wants_stream;
+    inquiry->is_http_1_0 = call.request.version == "HTTP/1.0";
+    inquiry->keep_alive = scan->keep_alive;
+    if (model->name != scan->model) replace_model(call.body.text, *scan, model->name);
+    if (row.usage_is_an_option && scan->wants_stream && !scan->has_stream_options) {
+        add_stream_options(call.body.text);
+        inquiry->drops_usage = true;
     }
-    auto whole = (*exchange)->read_all();
-    const std::string type = (*exchange)->content_type();
-    (*exchange)->finish();
-    if (!whole) return answer_error(call.request, response, whole.error());
-    response.set_content(std::move(*whole), type.empty() ? "application/json" : type);
+    inquiry->head = head_for_engine(call.request, call.body.text.size());
+    inquiry->body = std::move(call.body);
+    http::detach_connection([inquiry, &gateway = call.daemon.gateway](std::unique_ptr<http::Detached> client) {
+        inquiry->client = std::move(client);
+        gateway.take(std::move(*inquiry));
+    });
+    response.status = 200;  // not sent
 }
 
 namespace {

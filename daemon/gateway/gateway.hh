@@ -2,9 +2,28 @@
 // rewritten. Handlers for the route table.
 #pragma once
 
+#include "daemon/gateway/exchange.hh"
+#include "daemon/gateway/relay.hh"
 #include "daemon/routes.hh"
 
 namespace torpor::gateway {
+
+// What all requests to /v1 share. Made before the HTTP server starts, gone after it and before the pool.
+class Gateway {
+  public:
+    explicit Gateway(gpu::Pool& pool);
+
+    Result<void> start() { return relay_.start(); }
+    // Once no connection is detached any more.
+    void stop() { relay_.stop(); }
+    // Any thread: asks the worker, if one is ready, and leaves the rest to the relay.
+    void take(Inquiry inquiry);
+
+  private:
+    Relay relay_;
+    http::ByteBudget answer_bytes_;
+    Exchange::Shared shared_;
+};
 
 // POST /v1/chat/completions, /completions, /responses, /embeddings, /messages, /messages/count_tokens.
 void forward(Call& call, http::Response& response);

@@ -1,6 +1,7 @@
 #include "daemon/gateway/request_scan.hh"
 
 #include "base/json.hh"
+#include "base/text.hh"
 
 #include <simdjson.h>
 
@@ -42,6 +43,31 @@ Result<void> take_stream(ondemand::value value, RequestScan& scan) {
     return {};
 }
 
+Result<void> take_keep_alive(ondemand::value value, RequestScan& scan) {
+    if (scan.keep_alive) return fail(Kind::invalid, "'keep_alive' is given twice");
+    ondemand::json_type type{};
+    if (const auto code = value.type().get(type)) return malformed(code);
+    if (type == ondemand::json_type::null) return {};
+    constexpr double seconds_max = 366.0 * 86'400;
+    double seconds = 0;
+    std::string_view text;
+    if (type == ondemand::json_type::number && !value.get_double().get(seconds) && seconds <= seconds_max) {
+        scan.keep_alive = std::chrono::milliseconds(seconds < 0 ? -1 : static_cast<int64_t>(seconds * 1000));
+        return {};
+    }
+    if (type == ondemand::json_type::string && !value.get_string().get(text)) {
+        if (text.starts_with('-') && parse_duration(text.substr(1))) {
+            scan.keep_alive = std::chrono::milliseconds(-1);
+            return {};
+        }
+        if (const auto duration = parse_duration(text)) {
+            scan.keep_alive = *duration;
+            return {};
+        }
+    }
+    return fail(Kind::invalid, "'keep_alive' must be a number of seconds or a duration like \"10m\"; 0: sleep at once, -1: never");
+}
+
 }  // namespace
 
 Result<RequestScan> scan_request(std::string& body) {
@@ -67,6 +93,10 @@ Result<RequestScan> scan_request(std::string& body) {
             taken = take_model(field.value(), body, scan);
         } else if (key == "stream") {
             taken = take_stream(field.value(), scan);
+        } else if (key == "stream_options") {
+            scan.has_stream_options = true;
+        } else if (key == "keep_alive") {
+            taken = take_keep_alive(field.value(), scan);
         }
         if (!taken) return Failure(taken.error());
     }
@@ -82,6 +112,10 @@ void replace_model(std::string& body, const RequestScan& scan, const std::string
     std::string quoted;
     append_json_string(quoted, name);
     body.replace(scan.model_begin, scan.model_end - scan.model_begin, quoted);
+}
+
+void add_stream_options(std::string& body) {
+    body.insert(body.find('{') + 1, R"("stream_options":{"include_usage":true},)");
 }
 
 }  // namespace torpor::gateway

@@ -104,7 +104,7 @@ Result<void> ResponseParser::take_line(std::string_view line) {
 Result<void> ResponseParser::feed(std::string_view bytes, std::string& out) {
     while (!bytes.empty()) {
         switch (stage_) {
-            case Stage::done: return nonsense("more than one answer");
+            case Stage::done: keep_alive_ = false; return nonsense("more than one answer");
             case Stage::until_close:
                 out.append(bytes);
                 return {};

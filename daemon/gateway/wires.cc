@@ -58,13 +58,21 @@ std::string anthropic_event(const Error& error) {
     return "event: error\ndata: " + anthropic_error(error) + "\n\n";
 }
 
+std::string comment(std::string_view text) {
+    return fmt::format(": {}\n\n", text);
+}
+
+std::string anthropic_ping(std::string_view text) {
+    return fmt::format(": {}\nevent: ping\ndata: {{\"type\":\"ping\"}}\n\n", text);
+}
+
 constexpr std::array rows{
-    WireRow{gpu::Wire::openai_chat, "/v1/chat/completions", openai_error, openai_event},
-    WireRow{gpu::Wire::openai_completions, "/v1/completions", openai_error, openai_event},
-    WireRow{gpu::Wire::openai_responses, "/v1/responses", openai_error, responses_event},
-    WireRow{gpu::Wire::openai_embeddings, "/v1/embeddings", openai_error, openai_event},
-    WireRow{gpu::Wire::anthropic_messages, "/v1/messages", anthropic_error, anthropic_event},
-    WireRow{gpu::Wire::anthropic_messages, "/v1/messages/count_tokens", anthropic_error, anthropic_event},
+    WireRow{gpu::Wire::openai_chat, "/v1/chat/completions", true, openai_error, openai_event, comment},
+    WireRow{gpu::Wire::openai_completions, "/v1/completions", true, openai_error, openai_event, comment},
+    WireRow{gpu::Wire::openai_responses, "/v1/responses", false, openai_error, responses_event, comment},
+    WireRow{gpu::Wire::openai_embeddings, "/v1/embeddings", false, openai_error, openai_event, comment},
+    WireRow{gpu::Wire::anthropic_messages, "/v1/messages", false, anthropic_error, anthropic_event, anthropic_ping},
+    WireRow{gpu::Wire::anthropic_messages, "/v1/messages/count_tokens", false, anthropic_error, anthropic_event, anthropic_ping},
 };
 
 }  // namespace

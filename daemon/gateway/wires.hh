@@ -12,10 +12,13 @@ namespace torpor::gateway {
 struct WireRow {
     gpu::Wire wire;
     std::string_view path;
+    bool usage_is_an_option;  // at a stream's end: `stream_options`
     // The JSON of an error in the vendor's shape.
     std::string (*error_body)(const Error& error);
     // The same as the last event of a stream that has begun.
     std::string (*error_event)(const Error& error);
+    // What a stream that waits is told; clients skip it.
+    std::string (*waiting_event)(std::string_view text);
 };
 
 // The row of this path; null if it is none of the five (or count_tokens).

@@ -113,6 +113,12 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     return config;
 }
 
+std::vector<std::string> config_keys() {
+    std::vector<std::string> names;
+    for (const Key& key : keys) names.push_back(fmt::format("{}.{}", key.table, key.name));
+    return names;
+}
+
 Result<void> check_names(const std::vector<gpu::Model>& models) {
     std::map<std::string, std::string> owners;
     for (const gpu::Model& model : models) owners[model.name] = model.name;

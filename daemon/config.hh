@@ -27,6 +27,9 @@ Result<Config> load_config(const Folders& folders);
 // config.toml alone; `file` is for messages.
 Result<Config> parse_config(std::string_view text, const std::string& file);
 
+// Every key of config.toml as "table.key"; packaging/config.example.toml must show them all.
+std::vector<std::string> config_keys();
+
 // Two models may not share a name or an alias.
 Result<void> check_names(const std::vector<gpu::Model>& models);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <sstream>
 
 extern char** environ;
@@ -59,6 +60,28 @@ Result<std::string> ask(const std::vector<std::string>& argv, std::chrono::milli
     return output;
 }
 
+// Older ones do not start on kernels of 6.x: they do not know the vDSO there.
+constexpr int oldest_major = 4, oldest_minor = 1;
+
+// "4.2.1" from "Version: 4.2.1"; empty if it does not say.
+std::string version_of(const std::string& program) {
+    const std::string said = ask({program, "--version"}, check_time_max).value_or("");
+    constexpr std::string_view label = "Version:";
+    const size_t at = said.find(label);
+    if (at == std::string::npos) return {};
+    const std::string rest = said.substr(at + label.size(), said.find('\n', at) - at - label.size());
+    const size_t start = rest.find_first_not_of(' ');
+    return start == std::string::npos ? "" : rest.substr(start);
+}
+
+bool is_new_enough(const std::string& version) {
+    int major = 0, minor = 0;
+    const char* const end = version.data() + version.size();
+    const auto [dot, code] = std::from_chars(version.data(), end, major);
+    if (code == std::errc{} && dot != end && *dot == '.') std::from_chars(dot + 1, end, minor);
+    return major > oldest_major || (major == oldest_major && minor >= oldest_minor);
+}
+
 // The line of criu's log that says what went wrong.
 std::string first_complaint(const std::filesystem::path& log) {
     std::istringstream lines(read_tail(log, 64 * 1024));
@@ -78,15 +101,19 @@ std::vector<std::string> environment_of_criu() {
 CriuTool find_criu(const std::filesystem::path& data_folder) {
     CriuTool tool;
     const std::string fetched = data_folder / "criu/criu";
-    for (const std::string& candidate : {fetched, find_on_path("criu")}) {
-        if (!candidate.empty() && ::access(candidate.c_str(), X_OK) == 0) {
-            tool.program = candidate;
-            break;
-        }
-    }
+    const bool is_fetched = ::access(fetched.c_str(), X_OK) == 0;
+    tool.program = is_fetched ? fetched : find_on_path("criu");
     if (tool.program.empty()) {
-        tool.why_not = "criu is not installed; packaging/setup/build-criu builds it";
+        tool.why_not = "criu is not installed; packaging/setup/fetch-criu builds it";
         return tool;
+    }
+    if (!is_fetched) {
+        const std::string version = version_of(tool.program);
+        if (!is_new_enough(version)) {
+            tool.why_not = fmt::format("{} is version {}, but {}.{} or newer is needed; packaging/setup/fetch-criu builds one",
+                                       tool.program, version.empty() ? "unknown" : version, oldest_major, oldest_minor);
+            return tool;
+        }
     }
     if (::geteuid() != 0) {
         tool.why_not = "freezing needs root in this version; as another user idle workers are stopped instead";

@@ -18,7 +18,8 @@ struct CriuTool {
     bool is_offered() const { return why_not.empty(); }
 };
 
-// Looks for criu on PATH and in data/criu/, and asks `criu check`. Blocks for tens of milliseconds.
+// Takes the criu in data/criu/, which the set-up built, else one of 4.1 or newer on PATH, and asks `criu check`
+// whether it can work here. Blocks for tens of milliseconds.
 CriuTool find_criu(const std::filesystem::path& data_folder);
 
 using OnDone = std::function<void(Result<void>)>;

@@ -135,6 +135,10 @@ Result<Model> parse_model(std::string_view name, std::string_view text, const st
     return model;
 }
 
+const std::vector<std::string>& model_keys() {
+    return known_keys;
+}
+
 Result<void> check_model(const Model& model) {
     if (!is_plain_name(model.name)) {
         return fail(Kind::invalid, "'{}' cannot be a model's name; use letters, digits and . _ : - (at most 64)", model.name);

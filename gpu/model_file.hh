@@ -38,6 +38,9 @@ Result<Model> parse_model(std::string_view name, std::string_view text, const st
 // The text of a model file that parses to this model.
 std::string write_model(const Model& model);
 
+// Every key of a model file; packaging/model.example.toml must show them all.
+const std::vector<std::string>& model_keys();
+
 // What parse_model checks beyond the text: known engine and wires, names, limits. For models from the API.
 Result<void> check_model(const Model& model);
 

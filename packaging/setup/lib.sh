@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Shared by the set-up scripts: `source lib.sh` with `set -euo pipefail` on.
 # Everything that is written goes into the checkout or into Torpor's data folder, apt packages aside.
 
@@ -20,11 +21,11 @@ need() {
 # version_at_least HAVE WANT: true where HAVE is WANT or newer; numbers and dots only.
 version_at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]; }
 
-# as_root COMMAND...: runs it as root, with sudo where that is needed.
+# as_root COMMAND...: runs it as root; with sudo where that asks nothing, else it says what to run by hand.
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; return; fi
-    command -v sudo >/dev/null 2>&1 || die "this needs root, and sudo is not here: $*"
-    sudo "$@"
+    sudo -n true 2>/dev/null || die "this needs root; run it yourself, then start again: sudo $*"
+    sudo -n "$@"
 }
 
 # only_one NAME: waits until no other run of the same script is busy; held until this script ends.
@@ -122,4 +123,20 @@ source_package() {
     (cd "$scratch" && apt-get "${apt[@]}" -qq source --download-only "$1" >&2) ||
         die "the source package of $1 could not be fetched from $suite"
     (cd "$scratch" && dpkg-source --no-check --no-copy -x "$1"_*.dsc "$1-src" >/dev/null)
+}
+
+# source_tar NAME: downloads only upstream's part of NAME's newest source from $suite, and unpacks it into
+# $scratch/NAME-src. For packages whose Debian part cannot be had from every mirror.
+source_tar() {
+    local tar expected
+    private_apt
+    (cd "$scratch" && apt-get "${apt[@]}" -qq source --download-only --tar-only "$1" >&2) ||
+        die "the source of $1 could not be fetched from $suite"
+    tar=$(cd "$scratch" && find . -name "$1_*.orig.tar.*" ! -name '*.asc' -printf '%f\n' | head -n 1)
+    [ -n "$tar" ] || die "apt fetched no source of $1 from $suite"
+    expected=$(apt-cache "${apt[@]}" showsrc "$1" | awk -v tar="$tar" 'length($1) == 64 && $3 == tar { print $1; exit }')
+    (cd "$scratch" && echo "$expected  $tar" | sha256sum --check --quiet >&2) ||
+        die "$tar does not have the checksum that the signed index of $suite gives"
+    mkdir "$scratch/$1-src"
+    tar xf "$scratch/$tar" -C "$scratch/$1-src" --strip-components=1
 }

@@ -34,7 +34,7 @@ std::string Error::text() const {
 Failure fail_errno(Kind kind, std::string message) {
     const int code = errno;
     char buffer[128];
-    return Failure(Error{kind, std::move(message), strerror_r(code, buffer, sizeof buffer)});
+    return Failure(Error{kind, std::move(message), strerror_r(code, buffer, sizeof buffer), {}, 1});
 }
 
 const KindRow& row_of(Kind kind) {

@@ -35,6 +35,8 @@ struct Error {
     Kind kind = Kind::internal;
     std::string message;
     std::string cause = {};
+    std::string_view limit = {};  // the name of the limit that was hit, a literal; for metrics
+    int retry_after_s = 1;        // where trying again helps (busy, unavailable)
 
     // Message and cause in one line.
     std::string text() const;
@@ -48,6 +50,11 @@ using Failure = tl::unexpected<Error>;
 template <class... Args>
 Failure fail(Kind kind, fmt::format_string<Args...> format, Args&&... args) {
     return Failure(Error{kind, fmt::format(format, std::forward<Args>(args)...), {}});
+}
+
+// `message` over a named limit.
+inline Failure fail_limit(Kind kind, std::string_view limit, std::string message) {
+    return Failure(Error{kind, std::move(message), {}, limit, 1});
 }
 
 // Adds strerror(errno) as the cause; call it before anything else can change errno.

@@ -11,20 +11,28 @@ namespace torpor {
 inline constexpr size_t daemon_log_bytes_max = 8 * 1024 * 1024;
 inline constexpr size_t daemon_log_files_max = 3;
 
-// HTTP server.
+// HTTP server: what config.toml can change, each with its default.
+namespace http {
+struct Limits {
+    size_t connections = 4096;                           // each costs a descriptor and about 1 kB
+    size_t body_bytes = 64 * 1024 * 1024;                // a long context with images in base64
+    size_t bodies_in_flight_bytes = 256 * 1024 * 1024;   // all bodies together
+    std::chrono::milliseconds head_time{10'000};         // slow senders are let go
+    std::chrono::milliseconds body_stall{30'000};        // between two pieces of a body
+    std::chrono::milliseconds body_time{300'000};        // a whole body: 64 MiB at 2 Mbit/s
+    std::chrono::milliseconds client_stall{60'000};      // a reader that takes nothing
+    std::chrono::milliseconds idle_time{120'000};        // kept open between requests
+};
+}  // namespace http
+
+// And what nobody needs to change. Lines of a head: 8 KiB, 100 headers, 2 KiB of address, which are
+// cpp-httplib's, set when it is compiled (subprojects/packagefiles).
 inline constexpr size_t request_head_bytes_max = 64 * 1024;         // what browsers and proxies take at most
-inline constexpr size_t request_body_bytes_max = 64 * 1024 * 1024;  // a long context with images in base64
-inline constexpr size_t request_bytes_in_flight_max = 256 * 1024 * 1024;  // all bodies together
 inline constexpr size_t request_path_bytes_max = 512;               // no route is longer
-inline constexpr size_t connections_max = 4096;                     // each costs a descriptor and about 1 kB
-inline constexpr size_t http_threads_max = 1280;                    // one a request under way
+inline constexpr size_t http_threads_max = 256;                     // one a request that is read or answered at once
 inline constexpr size_t http_threads_reserve = 64;                  // of these, for short requests only
 inline constexpr size_t http_threads_spare = 2;                     // stay when nothing goes on
 inline constexpr size_t http_thread_stack_bytes = 256 * 1024;       // measured need: below 64 kB
-inline constexpr std::chrono::seconds request_head_time_max{10};    // slow senders are let go
-inline constexpr std::chrono::seconds request_body_stall_max{30};   // between two pieces of a body
-inline constexpr std::chrono::seconds response_stall_max{60};       // a reader that takes nothing
-inline constexpr std::chrono::seconds connection_idle_max{120};     // kept open between requests
 inline constexpr std::chrono::seconds http_thread_idle_max{10};     // then a thread over the spare ones ends
 inline constexpr std::chrono::milliseconds connection_linger{2};    // a thread waits this long for the next
 

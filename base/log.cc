@@ -19,16 +19,10 @@ namespace {
 class JsonLines final : public spdlog::formatter {
   public:
     void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-        const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(message.time.time_since_epoch());
-        const std::time_t seconds = static_cast<std::time_t>(ms.count() / 1000);
-        std::tm utc{};
-        gmtime_r(&seconds, &utc);
-        char time[32];
-        const size_t length = std::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%S", &utc);
         const auto level = spdlog::level::to_string_view(message.level);
         JsonWriter json;
         json.begin_object()
-            .member("time", fmt::format("{}.{:03}Z", std::string_view(time, length), ms.count() % 1000))
+            .member("time", time_text(message.time))
             .member("level", std::string_view(level.data(), level.size()))
             .member("message", std::string_view(message.payload.data(), message.payload.size()))
             .end_object();
@@ -49,6 +43,16 @@ spdlog::level::level_enum to_spdlog(Level level) {
 }
 
 }  // namespace
+
+std::string time_text(std::chrono::system_clock::time_point time) {
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch());
+    const std::time_t seconds = static_cast<std::time_t>(ms.count() / 1000);
+    std::tm utc{};
+    gmtime_r(&seconds, &utc);
+    char text[32];
+    const size_t length = std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+    return fmt::format("{}.{:03}Z", std::string_view(text, length), ms.count() % 1000);
+}
 
 void open(const std::filesystem::path& file, Level least) {
     spdlog::sink_ptr sink;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -14,6 +15,9 @@ enum class Level { debug, info, warning, error };
 // Where lines go: standard error if `file` is empty, else that file, rotated at a named size.
 // Call once, before other threads start. Without it lines go to standard error.
 void open(const std::filesystem::path& file, Level least);
+
+// "2026-01-31T12:00:00.123Z"
+std::string time_text(std::chrono::system_clock::time_point time);
 
 void write(Level level, std::string_view message);
 

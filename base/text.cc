@@ -33,6 +33,19 @@ Result<std::chrono::milliseconds> parse_duration(std::string_view text) {
     return fail(Kind::invalid, "'{}' is not a duration; write for example 500ms, 30s, 10m, 2h or 0", text);
 }
 
+Result<uint64_t> parse_bytes(std::string_view text) {
+    constexpr std::array<std::pair<std::string_view, uint64_t>, 10> scales{{{"", 1}, {"B", 1}, {"kB", 1'000}, {"MB", 1'000'000},
+        {"GB", 1'000'000'000}, {"TB", 1'000'000'000'000}, {"KiB", 1ULL << 10}, {"MiB", 1ULL << 20}, {"GiB", 1ULL << 30}, {"TiB", 1ULL << 40}}};
+    uint64_t number = 0;
+    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
+    std::string_view unit(end, static_cast<size_t>(text.data() + text.size() - end));
+    if (unit.starts_with(' ')) unit.remove_prefix(1);
+    for (const auto& [name, scale] : scales) {
+        if (code == std::errc{} && unit == name && number <= UINT64_MAX / scale) return number * scale;
+    }
+    return fail(Kind::invalid, "'{}' is not a size; write for example 64MiB, 2GB or 4096", text);
+}
+
 std::string format_duration(std::chrono::milliseconds duration) {
     int64_t left = duration.count();
     if (left < 1'000) return fmt::format("{} ms", left);

@@ -17,6 +17,9 @@ Result<std::chrono::milliseconds> parse_duration(std::string_view text);
 // "10m", "1h 30m", "850 ms"; at most two units.
 std::string format_duration(std::chrono::milliseconds duration);
 
+// "64MiB", "2GB", "512kB", "100"; a bare number is bytes. Powers of 1000, or of 1024 with an i. Malformed: `invalid`.
+Result<uint64_t> parse_bytes(std::string_view text);
+
 // "512 B", "98.4 MB" (powers of 1000, one decimal).
 std::string format_bytes(uint64_t bytes);
 

@@ -23,7 +23,7 @@ Result<Principal> check_access(const http::Request& request, http::Door door, co
     if (request.has_header("Origin") && !is_loopback_origin(request.get_header_value("Origin"))) {
         return fail(Kind::refused, "requests from other web sites are refused (Origin)");
     }
-    if (door == http::Door::socket) return Principal{"owner", Scope::owner};
+    if (door == http::Door::socket) return Principal{"owner", Scope::owner, {}};
     if (!is_loopback_host(request.get_header_value("Host"))) {
         return fail(Kind::refused, "the Host header must name 127.0.0.1 or localhost");
     }
@@ -45,7 +45,7 @@ Result<Principal> check_access(const http::Request& request, http::Door door, co
         return fail(Kind::refused, "the key {} has the scope {}, but this needs {}", found->name, name_of(found->scope),
                     name_of(route.scope));
     }
-    return Principal{found->name, found->scope};
+    return Principal{found->name, found->scope, found->limits};
 }
 
 }  // namespace torpor

@@ -8,9 +8,12 @@
 #define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <optional>
 
 namespace torpor {
 
@@ -34,12 +37,61 @@ Result<void> take_tcp(Config& config, const std::string& text) {
     const size_t colon = text.rfind(':');
     int port = -1;
     if (colon != std::string::npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
-    const std::string host = text.substr(0, colon);
-    if (port < 0 || port > 65535 || (host != "127.0.0.1" && host != "localhost")) {
-        return fail(Kind::invalid, "'{}' is not a loopback address like 127.0.0.1:7117, nor \"off\"", text);
+    std::string host = text.substr(0, colon);
+    if (host == "localhost") host = "127.0.0.1";
+    in_addr address{};
+    if (port < 0 || port > 65535 || ::inet_pton(AF_INET, host.c_str(), &address) != 1) {
+        return fail(Kind::invalid, "'{}' is not an address like 127.0.0.1:7117, nor \"off\"", text);
     }
-    config.tcp_host = "127.0.0.1";
+    config.tcp_host = host;
     config.tcp_port = port;
+    return {};
+}
+
+Result<void> take_truth(bool& out, const std::string& text) {
+    if (text != "true" && text != "false") return fail(Kind::invalid, "'{}' is neither true nor false", text);
+    out = text == "true";
+    return {};
+}
+
+Result<void> take_hosts(Config& config, const std::string& text) {
+    config.hosts.clear();
+    for (size_t at = 0; at <= text.size();) {
+        const size_t end = std::min(text.find(',', at), text.size());
+        std::string host = text.substr(at, end - at);
+        std::erase(host, ' ');
+        if (!host.empty()) config.hosts.push_back(std::move(host));
+        at = end + 1;
+    }
+    return {};
+}
+
+constexpr size_t count_max = 1'000'000;
+
+Result<void> take_count(size_t& out, const std::string& text) {
+    size_t number = 0;
+    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (code != std::errc{} || end != text.data() + text.size() || number == 0 || number > count_max) {
+        return fail(Kind::invalid, "'{}' is not a number from 1 to {}", text, count_max);
+    }
+    out = number;
+    return {};
+}
+
+Result<void> take_bytes(size_t& out, const std::string& text) {
+    auto bytes = parse_bytes(text);
+    if (!bytes) return Failure(bytes.error());
+    constexpr uint64_t least = 64 * 1024;
+    if (*bytes < least) return fail(Kind::invalid, "less than {} bytes would refuse ordinary requests", least);
+    out = *bytes;
+    return {};
+}
+
+Result<void> take_time(std::chrono::milliseconds& out, const std::string& text) {
+    auto time = parse_duration(text);
+    if (!time) return Failure(time.error());
+    if (time->count() == 0) return fail(Kind::invalid, "0 would refuse everything");
+    out = *time;
     return {};
 }
 
@@ -59,8 +111,32 @@ Result<void> take_llama_server(Config& config, const std::string& text) {
     return {};
 }
 
+// A key of [limits] whose value goes to this place.
+#define LIMIT(name, take, place) \
+    Key{"limits", name, [](Config& config, const std::string& text) { return take(config.place, text); }}
+
 constexpr std::array keys{
     Key{"http", "tcp", take_tcp},
+    Key{"http", "certificate", [](Config& config, const std::string& text) -> Result<void> { config.certificate = text; return {}; }},
+    Key{"http", "certificate_key", [](Config& config, const std::string& text) -> Result<void> { config.certificate_key = text; return {}; }},
+    Key{"http", "allow_unencrypted_network",
+        [](Config& config, const std::string& text) { return take_truth(config.allow_unencrypted_network, text); }},
+    Key{"http", "hosts", take_hosts},
+    LIMIT("connections", take_count, http_limits.connections),
+    LIMIT("requests_per_model", take_count, requests_per_model),
+    LIMIT("requests_per_key", take_count, gateway_limits.requests_per_key),
+    LIMIT("queue", take_count, queue),
+    LIMIT("body_bytes", take_bytes, http_limits.body_bytes),
+    LIMIT("bodies_in_flight_bytes", take_bytes, http_limits.bodies_in_flight_bytes),
+    LIMIT("head_time", take_time, http_limits.head_time),
+    LIMIT("body_stall", take_time, http_limits.body_stall),
+    LIMIT("body_time", take_time, http_limits.body_time),
+    LIMIT("client_stall", take_time, http_limits.client_stall),
+    LIMIT("idle_time", take_time, http_limits.idle_time),
+    LIMIT("wait", take_time, gateway_limits.wait),
+    LIMIT("first_byte", take_time, gateway_limits.first_byte),
+    LIMIT("stall", take_time, gateway_limits.stall),
+    LIMIT("stream_time", take_time, gateway_limits.stream_time),
     Key{"log", "level", take_level},
     Key{"engines", "llama-server", take_llama_server},
 };
@@ -79,6 +155,13 @@ Failure at(const std::string& file, const toml::node& node, fmt::format_string<A
     return fail(Kind::invalid, "{}:{}: {}", file, node.source().begin.line, fmt::format(format, std::forward<Args>(args)...));
 }
 
+std::optional<std::string> text_of(const toml::node& value) {
+    if (value.is_string()) return value.as_string()->get();
+    if (value.is_integer()) return std::to_string(value.as_integer()->get());
+    if (value.is_boolean()) return value.as_boolean()->get() ? "true" : "false";
+    return {};
+}
+
 Result<void> take_table(Config& config, std::string_view table, const toml::table& values, const std::string& file) {
     for (const auto& [name, value] : values) {
         const auto key = std::ranges::find_if(keys, [&table, found = name.str()](const Key& k) { return k.table == table && k.name == found; });
@@ -86,10 +169,26 @@ Result<void> take_table(Config& config, std::string_view table, const toml::tabl
             return at(file, value, "'{}' is not a key of [{}]{}", name.str(), table,
                       did_you_mean(name.str(), names_in(table)));
         }
-        if (!value.is_string()) return at(file, value, "{} must be a text in quotes", name.str());
-        if (auto taken = key->take(config, value.as_string()->get()); !taken) {
+        const auto text = text_of(value);
+        if (!text) return at(file, value, "{} must be a text in quotes, a whole number, true or false", name.str());
+        if (auto taken = key->take(config, *text); !taken) {
             return at(file, value, "{}: {}", name.str(), taken.error().message);
         }
+    }
+    return {};
+}
+
+// What each key alone cannot know.
+Result<void> check_together(const Config& config, const std::string& file) {
+    if (config.certificate.empty() != config.certificate_key.empty()) {
+        return fail(Kind::invalid, "{}: [http] certificate and certificate_key go together", file);
+    }
+    const bool is_network = !config.tcp_host.empty() && !config.tcp_host.starts_with("127.");
+    if (is_network && config.certificate.empty() && !config.allow_unencrypted_network) {
+        return fail(Kind::invalid,
+                    "{}: [http] tcp = {}:{} is beyond this machine, where keys and prompts could be read on the way: give "
+                    "certificate and certificate_key, or say allow_unencrypted_network = true",
+                    file, config.tcp_host, config.tcp_port);
     }
     return {};
 }
@@ -110,6 +209,7 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
         }
         if (auto taken = take_table(config, name.str(), *node.as_table(), file); !taken) return Failure(taken.error());
     }
+    if (auto together = check_together(config, file); !together) return Failure(together.error());
     return config;
 }
 

@@ -28,6 +28,7 @@ struct Daemon {
     gateway::Gateway& gateway;
     http::Server* server = nullptr;
     int64_t started_at_ms = 0;
+    http::Limits http_limits;  // constant
     std::string tcp_state;  // "127.0.0.1:7117", or why there is none; constant once serving
 
     std::mutex config_mutex;

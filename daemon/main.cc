@@ -92,17 +92,20 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     StoreCatalogue catalogue(**store);
     auto launcher = find_beside("torpor-launch", "gpu/launch");
     if (!launcher) return Failure(launcher.error());
-    gpu::Pool pool(loop, {*folders, *launcher, config->programs, gpu::find_criu(folders->data), &catalogue});
+    gpu::Pool pool(loop, {*folders, *launcher, config->programs, gpu::find_criu(folders->data), &catalogue,
+                         config->requests_per_model, config->queue});
     if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);
     pool.end_orphans();
     pool.set_models(config->models);
 
-    gateway::Gateway gateway(pool);
+    gateway::Gateway gateway(pool, config->gateway_limits, config->http_limits.client_stall,
+                             folders->logs() / "gateway.log");
     if (auto started = gateway.start(); !started) return started;
-    Daemon daemon{.folders = *folders, .loop = loop, .store = **store, .keys = **keys, .pool = pool, .gateway = gateway, .tcp_state = {},
+    Daemon daemon{.folders = *folders, .loop = loop, .store = **store, .keys = **keys, .pool = pool, .gateway = gateway,
+                  .http_limits = config->http_limits, .tcp_state = {},
                   .config_mutex = {}, .config = std::move(*config), .config_error = config_error, .begin_stop = {}};
     daemon.started_at_ms = store::now_ms();
-    http::Server server(make_hooks(daemon));
+    http::Server server(make_hooks(daemon), daemon.http_limits);
     daemon.server = &server;
     Service service(daemon, server);
     if (auto opened = service.open(); !opened) return opened;

@@ -3,6 +3,7 @@
 
 #include "base/http/server.hh"
 #include "base/scope.hh"
+#include "store/keys.hh"
 
 #include <memory>
 #include <span>
@@ -23,6 +24,7 @@ enum class Lasts { briefly, long_ };
 struct Principal {
     std::string name;
     Scope scope = Scope::open;
+    std::shared_ptr<const store::KeyLimits> limits;  // a key's; null for the owner
 };
 
 // One request on its way to its handler.

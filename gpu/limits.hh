@@ -14,7 +14,7 @@ inline constexpr size_t arguments_max = 256;
 inline constexpr size_t argument_bytes_max = 8 * 1024;
 
 // Waiting for a worker.
-inline constexpr size_t queue_max = 1024;                            // requests that wait for one model
+inline constexpr size_t queue_max_default = 1024;                    // requests that wait for one model
 inline constexpr size_t requests_per_model_default = 1024;           // under way with one worker; engines queue the rest
 inline constexpr std::chrono::minutes wait_max{10};                  // the largest models load for minutes
 inline constexpr std::chrono::minutes default_idle{10};              // then a worker is put to sleep

@@ -55,6 +55,7 @@ class Pool {
         CriuTool criu;
         Catalogue* catalogue = nullptr;
         size_t requests_per_model = requests_per_model_default;
+        size_t queue_max = queue_max_default;
     };
 
     // Loop thread, before it runs; so is the destructor, after shut_down() and after the loop has ended.

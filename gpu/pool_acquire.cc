@@ -57,8 +57,8 @@ std::optional<Result<Lease>> Pool::acquire(const Wish& wish, OnLease later, Tick
                                  fmt::format("{} did not start; the next try is in {}", slot->name, format_duration(wait)),
                                  slot->last_error});
         }
-        if (slot->queue.size() >= queue_max) {
-            return fail(Kind::busy, "{} requests wait for {} already; try again later", queue_max, slot->name);
+        if (slot->queue.size() >= options_.queue_max) {
+            return fail_limit(Kind::busy, "queue", fmt::format("{} requests wait for {} already; try again later", options_.queue_max, slot->name));
         }
         ticket = std::make_shared<Waiter>(Waiter{slot, std::string(wish.principal), std::move(later)});
         slot->queue.push(wish.principal, ticket);

@@ -43,6 +43,17 @@ Result<std::string> make_plaintext() {
     return text;
 }
 
+// "a,b" as a list; names hold no comma.
+std::vector<std::string> split(const std::string& text) {
+    std::vector<std::string> parts;
+    for (size_t at = 0; at < text.size();) {
+        const size_t end = std::min(text.find(',', at), text.size());
+        parts.push_back(text.substr(at, end - at));
+        at = end + 1;
+    }
+    return parts;
+}
+
 }  // namespace
 
 // No salt and no slow hash: what is hashed are 256 random bits, which nobody can try out.
@@ -64,7 +75,12 @@ Key Keys::key_of(const Entry& entry) {
 
 Result<std::unique_ptr<Keys::Entry>> Keys::entry_from(const Statement& row) {
     auto entry = std::make_unique<Entry>();
-    entry->key = {row.integer(0), row.text(1), Scope::models, row.text(3), row.integer(5), 0};
+    KeyLimits limits;
+    limits.requests_per_minute = static_cast<uint32_t>(row.integer(7));
+    limits.concurrent = static_cast<uint32_t>(row.integer(8));
+    limits.models = split(row.text(9));
+    entry->key = {row.integer(0), row.text(1), Scope::models, row.text(3), row.integer(5), 0,
+                  std::make_shared<KeyLimits>(std::move(limits))};
     entry->last_used_at_ms = row.integer(6);
     auto scope = parse_scope(row.text(2));
     if (!scope) return Failure(scope.error());
@@ -79,7 +95,8 @@ Result<std::unique_ptr<Keys>> Keys::open(Store& store, Clock clock) {
     auto keys = std::make_unique<Keys>(Passkey{}, store, std::move(clock));
     auto loaded = store.read([&](Connection& connection) -> Result<void> {
         auto rows = connection.prepare(
-            "SELECT id, name, scope, prefix, hash, created_at_ms, last_used_at_ms FROM key ORDER BY id");
+            "SELECT id, name, scope, prefix, hash, created_at_ms, last_used_at_ms, requests_per_minute, concurrent, models "
+            "FROM key ORDER BY id");
         if (!rows) return Failure(rows.error());
         for (;;) {
             auto row = rows->step();
@@ -113,7 +130,7 @@ Result<void> Keys::check_new(std::string_view name, Scope scope) const {
     return {};
 }
 
-Result<NewKey> Keys::create(std::string_view name, Scope scope) {
+Result<NewKey> Keys::create(std::string_view name, Scope scope, KeyLimits limits) {
     const std::lock_guard changing(change_);
     if (auto may = check_new(name, scope); !may) return Failure(may.error());
     auto plaintext = make_plaintext();
@@ -122,14 +139,17 @@ Result<NewKey> Keys::create(std::string_view name, Scope scope) {
     if (!hash) return Failure(hash.error());
 
     auto entry = std::make_unique<Entry>();
-    entry->key = {0, std::string(name), scope, plaintext->substr(0, key_prefix_bytes), clock_(), 0};
+    entry->key = {0, std::string(name), scope, plaintext->substr(0, key_prefix_bytes), clock_(), 0,
+                  std::make_shared<KeyLimits>(std::move(limits))};
     entry->hash = *hash;
     Key& key = entry->key;
     auto written = store_.write([&](Connection& connection) -> Result<void> {
         const std::string_view bytes(reinterpret_cast<const char*>(hash->data()), hash->size());
         auto inserted =
-            connection.run("INSERT INTO key (name, scope, prefix, hash, created_at_ms) VALUES (?, ?, ?, ?, ?)",
-                           key.name, name_of(scope), key.prefix, Blob{bytes}, key.created_at_ms);
+            connection.run("INSERT INTO key (name, scope, prefix, hash, created_at_ms, requests_per_minute, concurrent, models) "
+                           "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                           key.name, name_of(scope), key.prefix, Blob{bytes}, key.created_at_ms, key.limits->requests_per_minute,
+                           key.limits->concurrent, fmt::format("{}", fmt::join(key.limits->models, ",")));
         if (inserted) key.id = connection.last_insert_id();
         return inserted;
     });

@@ -18,6 +18,13 @@
 
 namespace torpor::store {
 
+// What one key may do beside its scope. 0 or empty: no limit of its own.
+struct KeyLimits {
+    uint32_t requests_per_minute = 0;
+    uint32_t concurrent = 0;
+    std::vector<std::string> models;  // own names; empty: all
+};
+
 struct Key {
     int64_t id = 0;
     std::string name;
@@ -25,6 +32,7 @@ struct Key {
     std::string prefix;  // the key's first characters, to tell it from others in a listing
     int64_t created_at_ms = 0;
     int64_t last_used_at_ms = 0;  // to the minute; 0: never
+    std::shared_ptr<const KeyLimits> limits = std::make_shared<KeyLimits>();  // never null
 };
 
 struct NewKey {
@@ -46,7 +54,7 @@ class Keys {
 
     // Errors: `invalid` for a bad name or a scope that no key can have, `conflict` if the name is taken,
     // `too_large` if there are keys_max.
-    Result<NewKey> create(std::string_view name, Scope scope);
+    Result<NewKey> create(std::string_view name, Scope scope, KeyLimits limits = {});
 
     // `not_found`, with the nearest name, if there is none. Once it returned the key opens nothing.
     Result<void> remove(std::string_view name);

@@ -12,7 +12,7 @@ namespace torpor::store {
 namespace {
 
 // Released entries never change: files out there were made by them.
-constexpr std::array<const char*, 1> versions{
+constexpr std::array<const char*, 2> versions{
     R"(
     CREATE TABLE meta (
         name  TEXT PRIMARY KEY,
@@ -58,6 +58,13 @@ constexpr std::array<const char*, 1> versions{
         engine        TEXT NOT NULL,
         created_at_ms INTEGER NOT NULL
     ) STRICT;
+    )",
+
+    // What a key may do beside its scope; 0 or empty: no limit of its own.
+    R"(
+    ALTER TABLE key ADD COLUMN requests_per_minute INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE key ADD COLUMN concurrent          INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE key ADD COLUMN models              TEXT    NOT NULL DEFAULT '';
     )",
 };
 

@@ -3,9 +3,11 @@
 
 #include "base/http/body.hh"
 #include "base/http/stream.hh"
+#include "base/limits.hh"
 
 #include <httplib.h>
 
+#include <chrono>
 #include <functional>
 
 namespace torpor::http {
@@ -25,7 +27,7 @@ struct Hooks {
 // Any number of threads, each with a stream of its own.
 class Protocol final : public httplib::Server {
   public:
-    explicit Protocol(Hooks hooks);
+    Protocol(Hooks hooks, const Limits& limits);
 
     // Reads one request from the stream and answers it. `closes`: the connection cannot be used again.
     // False when it broke.
@@ -37,6 +39,7 @@ class Protocol final : public httplib::Server {
     void take_body(const Request& request, Response& response, const httplib::ContentReader& read);
 
     Hooks hooks_;
+    const std::chrono::milliseconds body_time_;
     ByteBudget body_bytes_;
 };
 

@@ -44,7 +44,7 @@ void detach_connection(TakeConnection take) {
 
 class Server::Impl {
   public:
-    explicit Impl(Hooks hooks) : protocol_(std::move(hooks)) {
+    Impl(Hooks hooks, const Limits& limits) : limits_(limits), protocol_(std::move(hooks), limits_) {
         epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
         stop_event_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
         sweep_timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -91,7 +91,7 @@ class Server::Impl {
 
   private:
     struct Peer {
-        Peer(Fd socket, Door which) : stream(std::move(socket)), door(which) {}
+        Peer(Fd socket, Door which, const Limits& limits) : stream(std::move(socket), limits), door(which) {}
         SocketStream stream;
         Door door;
         bool waiting = false;        // in the epoll set, nobody's; guarded by mutex_
@@ -126,6 +126,7 @@ class Server::Impl {
     void sweep();
     void set_sweep(bool on);
 
+    const Limits limits_;
     Protocol protocol_;
     Fd epoll_, stop_event_, sweep_timer_;
     std::atomic<bool> stopping_{false};
@@ -265,9 +266,9 @@ void Server::Impl::accept_from(uint64_t id) {
     Peer* peer = nullptr;
     {
         std::lock_guard lock(mutex_);
-        if (stopping_ || connections_.size() >= connections_max) return;
+        if (stopping_ || connections_.size() >= limits_.connections) return;
         connection = next_id_++;
-        peer = connections_.emplace(connection, std::make_unique<Peer>(std::move(socket), door)).first->second.get();
+        peer = connections_.emplace(connection, std::make_unique<Peer>(std::move(socket), door, limits_)).first->second.get();
         set_sweep(true);
     }
     wait_again(connection, *peer);
@@ -283,7 +284,7 @@ void Server::Impl::wait_again(uint64_t id, Peer& peer) {
     const uint32_t events = peer.detached && has_bytes ? EPOLLIN | EPOLLOUT : EPOLLIN;
     if (fresh_head) peer.in_head = true;
     if (fresh_head || !peer.in_head) {
-        peer.deadline = Clock::now() + (peer.in_head ? request_head_time_max : connection_idle_max);
+        peer.deadline = Clock::now() + (peer.in_head ? limits_.head_time : limits_.idle_time);
     }
     const int operation = peer.armed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     peer.waiting = true;
@@ -411,7 +412,7 @@ void Server::Impl::stop(std::chrono::milliseconds deadline) {
     join_ended();
 }
 
-Server::Server(Hooks hooks) : impl_(std::make_unique<Impl>(std::move(hooks))) {}
+Server::Server(Hooks hooks, const Limits& limits) : impl_(std::make_unique<Impl>(std::move(hooks), limits)) {}
 
 Server::~Server() {
     stop(std::chrono::milliseconds(0));

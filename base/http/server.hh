@@ -68,7 +68,7 @@ class LongSlot {
 
 class Server {
   public:
-    explicit Server(Hooks hooks);
+    Server(Hooks hooks, const Limits& limits);
     ~Server();
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;

@@ -27,7 +27,7 @@ bool wait_for(int fd, short events, std::chrono::milliseconds timeout) {
 
 }  // namespace
 
-SocketStream::SocketStream(Fd socket) : socket_(std::move(socket)) {}
+SocketStream::SocketStream(Fd socket, const Limits& limits) : socket_(std::move(socket)), limits_(limits) {}
 
 bool SocketStream::fill() {
     if (in_start_ == in_.size()) {
@@ -51,11 +51,11 @@ bool SocketStream::is_readable() const {
 }
 
 bool SocketStream::wait_readable() const {
-    return is_readable() || wait_for(socket_.get(), POLLIN, request_body_stall_max);
+    return is_readable() || wait_for(socket_.get(), POLLIN, limits_.body_stall);
 }
 
 bool SocketStream::wait_writable() const {
-    return !broken_ && wait_for(socket_.get(), POLLOUT, response_stall_max);
+    return !broken_ && wait_for(socket_.get(), POLLOUT, limits_.client_stall);
 }
 
 ssize_t SocketStream::read(char* ptr, size_t size) {
@@ -63,7 +63,10 @@ ssize_t SocketStream::read(char* ptr, size_t size) {
     if (in_start_ == in_.size()) {
         // Large bodies go straight to the caller; small reads through the buffer.
         for (;;) {
-            if (!wait_for(socket_.get(), POLLIN, request_body_stall_max)) return -1;
+            if (!wait_for(socket_.get(), POLLIN, limits_.body_stall)) {
+                stalled_ = true;
+                return -1;
+            }
             if (size >= read_bytes) {
                 const ssize_t count = ::recv(socket_.get(), ptr, size, MSG_DONTWAIT);
                 if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
@@ -108,7 +111,7 @@ bool SocketStream::send_all(std::string_view head, std::string_view rest) {
         const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0) {
             if (errno == EINTR) continue;
-            if (errno != EAGAIN || !wait_for(socket_.get(), POLLOUT, response_stall_max)) broken_ = true;
+            if (errno != EAGAIN || !wait_for(socket_.get(), POLLOUT, limits_.client_stall)) broken_ = true;
             continue;
         }
         const size_t count = static_cast<size_t>(sent);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/fd.hh"
+#include "base/limits.hh"
 
 #include <httplib.h>
 
@@ -14,7 +15,7 @@ namespace torpor::http {
 // both leave in one packet, and never waits longer than its named limits. One thread at a time.
 class SocketStream final : public httplib::Stream {
   public:
-    explicit SocketStream(Fd socket);
+    SocketStream(Fd socket, const Limits& limits);
 
     // Reads what is there without waiting. False when the peer has closed or the connection is broken.
     bool fill();
@@ -28,9 +29,11 @@ class SocketStream final : public httplib::Stream {
     }
     // The request has no body: reads end at once. cpp-httplib would wait for one after a DELETE.
     void expect_no_body() { has_body_ = false; }
-    // Sends what is held back. False if the peer is gone or took nothing for response_stall_max.
+    // Sends what is held back. False if the peer is gone or took nothing for limits_.client_stall.
     bool flush();
     bool is_broken() const { return broken_; }
+    // Whether a read ended because nothing came for body_stall.
+    bool has_stalled() const { return stalled_; }
     // From now on writes go nowhere, until begin_response().
     void mute() { muted_ = true; }
     // Sends what the peer takes without waiting: the number of bytes, 0 if it takes none, -1 if it is gone.
@@ -50,12 +53,14 @@ class SocketStream final : public httplib::Stream {
     bool send_all(std::string_view head, std::string_view rest);
 
     Fd socket_;
+    const Limits& limits_;
     std::string in_;
     size_t in_start_ = 0;
     std::string held_;
     bool hold_next_ = false;
     bool has_body_ = true;
     bool muted_ = false;
+    bool stalled_ = false;
     bool broken_ = false;
 };
 

@@ -1,9 +1,7 @@
 #include "daemon/gateway/exchange.hh"
 
-#include "base/limits.hh"
 #include "base/log.hh"
 #include "base/text.hh"
-#include "gpu/limits.hh"
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -23,8 +21,8 @@ bool is_event_stream(std::string_view type) {
     return type.starts_with("text/event-stream");
 }
 
-Error too_late(std::string what, std::chrono::milliseconds limit) {
-    return {Kind::timeout, fmt::format("{} within {}", what, format_duration(limit)), {}};
+Error too_late(std::string what, std::chrono::milliseconds limit, std::string_view name) {
+    return {Kind::timeout, fmt::format("{} within {}", what, format_duration(limit)), {}, name};
 }
 
 }  // namespace
@@ -32,7 +30,7 @@ Error too_late(std::string what, std::chrono::milliseconds limit) {
 Exchange::Exchange(Shared& shared, Inquiry inquiry)
     : shared_(shared), inquiry_(std::move(inquiry)), id_(shared.relay.next_id()), tap_(inquiry_.drops_usage),
       whole_share_(shared.answer_bytes),
-      outcome_{inquiry_.wire, inquiry_.model, inquiry_.principal, 0, {}, false, gpu::Wake::warm, {}, 0, 0, 0, 0} {}
+      outcome_{inquiry_.wire, inquiry_.model, inquiry_.principal, 0, {}, {}, false, gpu::Wake::warm, {}, 0, 0, 0, 0} {}
 
 Exchange::~Exchange() = default;
 
@@ -188,7 +186,7 @@ void Exchange::pass_on() {
         return flush();
     }
     if (!whole_share_.grow(decoded_.size()) || whole_.size() + decoded_.size() > whole_answer_bytes_max) {
-        return fail({Kind::engine, "the engine's answer is too large to be passed on", {}});
+        return fail({Kind::engine, "the engine's answer is too large to be passed on", {}, "answer_bytes"});
     }
     whole_.append(decoded_);
     decoded_.clear();
@@ -249,6 +247,7 @@ std::string Exchange::answer_head(int status, std::string_view type) const {
         "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nServer-Timing: queue;dur={:.2f}, wake;dur={:.2f};desc={}, first;dur={:.2f}\r\n",
         status, httplib::status_message(status), type, outcome_.queue_ms, outcome_.wake_ms, gpu::name_of(outcome_.wake),
         outcome_.first_byte_ms);
+    if (inquiry_.permit) head += inquiry_.permit->headers;
     if (must_close_ || !inquiry_.client->keeps_alive()) head += "Connection: close\r\n";
     return head;
 }
@@ -282,6 +281,7 @@ void Exchange::end_stream() {
 void Exchange::fail(const Error& error) {
     let_worker_go(false);
     outcome_.failure = row_of(error.kind).name;
+    outcome_.limit = error.limit;
     if (stream_has_begun_) {
         std::string rest;
         tap_.finish(rest);
@@ -293,7 +293,7 @@ void Exchange::fail(const Error& error) {
     outcome_.status = row_of(error.kind).http_status;
     const std::string body = inquiry_.wire->error_body(error);
     out_ = answer_head(outcome_.status, "application/json");
-    if (error.kind == Kind::busy || error.kind == Kind::unavailable) out_ += "Retry-After: 1\r\n";
+    if (error.kind == Kind::busy || error.kind == Kind::unavailable) out_ += fmt::format("Retry-After: {}\r\n", error.retry_after_s);
     out_ += fmt::format("Content-Length: {}\r\n\r\n{}", body.size(), body);
     flush();
 }
@@ -346,23 +346,26 @@ void Exchange::tell_waiting(Clock::time_point now) {
 }
 
 void Exchange::on_tick(Clock::time_point now) {
-    if (!out_.empty() && now - client_moved_ > client_stall_max) return abandon("slow_client", 499);
+    if (!out_.empty() && now - client_moved_ > shared_.client_stall) {
+        outcome_.limit = "client_stall";
+        return abandon("slow_client", 499);
+    }
     switch (stage_) {
         case Stage::waiting:
-            if (now - began_ > gpu::wait_max && ticket_ && shared_.pool.cancel(ticket_)) {
-                return fail(too_late(fmt::format("{} was not ready", inquiry_.model), gpu::wait_max));
+            if (now - began_ > shared_.limits.wait && ticket_ && shared_.pool.cancel(ticket_)) {
+                return fail(too_late(fmt::format("{} was not ready", inquiry_.model), shared_.limits.wait, "wait"));
             }
             return tell_waiting(now);
         case Stage::sending:
-            if (now - moved_ > send_stall_max) fail(too_late("the engine did not take the request", send_stall_max));
+            if (now - moved_ > send_stall_max) fail(too_late("the engine did not take the request", send_stall_max, "send_stall"));
             return;
         case Stage::head:
-            if (now - moved_ > first_byte_max) fail(too_late("the engine did not answer", first_byte_max));
+            if (now - moved_ > shared_.limits.first_byte) fail(too_late("the engine did not answer", shared_.limits.first_byte, "first_byte"));
             return;
         case Stage::streaming:
         case Stage::collecting:
-            if (out_.empty() && now - moved_ > stall_max) return fail(too_late("the engine's answer did not go on", stall_max));
-            if (now - began_ > stream_time_max) fail(too_late("the engine's answer did not end", stream_time_max));
+            if (out_.empty() && now - moved_ > shared_.limits.stall) return fail(too_late("the engine's answer did not go on", shared_.limits.stall, "stall"));
+            if (now - began_ > shared_.limits.stream_time) fail(too_late("the engine's answer did not end", shared_.limits.stream_time, "stream_time"));
             return;
         case Stage::ended: return;
     }

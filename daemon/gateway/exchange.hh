@@ -11,6 +11,7 @@
 
 #include "base/http/server.hh"
 #include "daemon/gateway/limits.hh"
+#include "daemon/gateway/quota.hh"
 #include "daemon/gateway/relay.hh"
 #include "daemon/gateway/response_parser.hh"
 #include "daemon/gateway/stream_tap.hh"
@@ -38,6 +39,7 @@ struct Inquiry {
     bool drops_usage = false;  // usage at the stream's end was our wish
     bool is_http_1_0 = false;  // knows no chunks
     std::optional<std::chrono::milliseconds> keep_alive;
+    std::unique_ptr<Quotas::Permit> permit;  // null for the owner
 };
 
 // What came of it, for metrics and the request log.
@@ -47,6 +49,7 @@ struct Outcome {
     const std::string& principal;
     int status;                 // as the client saw it; 499 if it went away
     std::string_view failure;   // the kind of what went wrong, empty if nothing did
+    std::string_view limit;     // that was hit, if one was
     bool streamed;
     gpu::Wake wake;
     Usage usage;
@@ -63,6 +66,8 @@ class Exchange {
         gpu::Pool& pool;
         Relay& relay;
         http::ByteBudget& answer_bytes;
+        Limits limits;
+        std::chrono::milliseconds client_stall;
         OnOutcome on_outcome;  // called on the relay's thread, or on that of begin()
     };
 

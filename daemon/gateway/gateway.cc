@@ -8,6 +8,8 @@
 #include "daemon/gateway/wires.hh"
 #include "gpu/limits.hh"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <array>
 
@@ -37,6 +39,11 @@ Result<void> check_wire(const gpu::Model& model, const WireRow& row) {
     return fail(Kind::invalid, "{} does not speak {}; it speaks {}", model.name, gpu::name_of(row.wire), fmt::join(names, ", "));
 }
 
+bool may_use(const Principal& principal, const gpu::Model& model) {
+    if (!principal.limits || principal.limits->models.empty()) return true;
+    return std::ranges::find(principal.limits->models, model.name) != principal.limits->models.end();
+}
+
 std::string head_for_engine(const http::Request& request, size_t body_bytes) {
     return fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{}\r\n", request.path, body_bytes,
                        headers_for_engine(request));
@@ -52,8 +59,22 @@ void answer_error(const http::Request& request, http::Response& response, const 
     answer_json(response, response.status, body);
 }
 
-Gateway::Gateway(gpu::Pool& pool)
-    : answer_bytes_(answer_bytes_in_flight_max), shared_{pool, relay_, answer_bytes_, {}} {}
+Gateway::Gateway(gpu::Pool& pool, const Limits& limits, std::chrono::milliseconds client_stall, std::filesystem::path log)
+    : log_(std::move(log)), quotas_(limits.requests_per_key), relay_([this](bool is_idle) { on_tick(is_idle); }),
+      answer_bytes_(answer_bytes_in_flight_max),
+      shared_{pool, relay_, answer_bytes_, limits, client_stall, [this](const Outcome& outcome) { record(outcome); }} {}
+
+void Gateway::record(const Outcome& outcome) {
+    metrics_.add(outcome);
+    metrics_.add_limit(outcome.limit);
+    log_.add(outcome);
+}
+
+void Gateway::on_tick(bool is_idle) {
+    log_.flush();
+    // What a burst of streams took goes back to the system once, when all is quiet.
+    if (std::exchange(was_idle_, is_idle) != is_idle && is_idle) ::malloc_trim(0);
+}
 
 void Gateway::take(Inquiry inquiry) {
     auto exchange = std::make_shared<Exchange>(shared_, std::move(inquiry));
@@ -61,29 +82,62 @@ void Gateway::take(Inquiry inquiry) {
     relay_.adopt(std::move(exchange));
 }
 
-void forward(Call& call, http::Response& response) {
-    const WireRow& row = *find_wire(call.request.path);
+namespace {
+
+// The model that is asked for, if this caller may ask it over this wire.
+Result<gpu::Model> choose_model(const Call& call, const WireRow& row, const std::string& name) {
+    auto model = call.daemon.pool.find(name);
+    if (!model) return model;
+    if (!may_use(call.principal, *model)) {
+        return fail(Kind::refused, "the key {} may not use {}", call.principal.name, model->name);
+    }
+    if (auto checked = check_wire(*model, row); !checked) return Failure(checked.error());
+    return model;
+}
+
+// All that can be said before a worker is asked. `model` is set as far as it is known, for the log.
+Result<std::shared_ptr<Inquiry>> make_inquiry(Call& call, const WireRow& row, std::string& model) {
     auto scan = scan_request(call.body.text);
-    if (!scan) return answer_error(call.request, response, scan.error());
-    auto model = call.daemon.pool.find(scan->model);
-    if (!model) return answer_error(call.request, response, model.error());
-    if (auto checked = check_wire(*model, row); !checked) return answer_error(call.request, response, checked.error());
+    if (!scan) return Failure(scan.error());
+    auto chosen = choose_model(call, row, scan->model);
+    if (!chosen) return Failure(chosen.error());
+    model = chosen->name;
 
     auto inquiry = std::make_shared<Inquiry>();
+    if (call.principal.limits) {
+        auto permit = call.daemon.gateway.quotas().admit(call.principal.name, *call.principal.limits);
+        if (!permit) return Failure(permit.error());
+        inquiry->permit = std::move(*permit);
+    }
     inquiry->wire = &row;
-    inquiry->model = model->name;
+    inquiry->model = chosen->name;
     inquiry->principal = call.principal.name;
     inquiry->wants_stream = scan->wants_stream;
     inquiry->is_http_1_0 = call.request.version == "HTTP/1.0";
     inquiry->keep_alive = scan->keep_alive;
-    if (model->name != scan->model) replace_model(call.body.text, *scan, model->name);
+    if (chosen->name != scan->model) replace_model(call.body.text, *scan, chosen->name);
     if (row.usage_is_an_option && scan->wants_stream && !scan->has_stream_options) {
         add_stream_options(call.body.text);
         inquiry->drops_usage = true;
     }
     inquiry->head = head_for_engine(call.request, call.body.text.size());
     inquiry->body = std::move(call.body);
-    http::detach_connection([inquiry, &gateway = call.daemon.gateway](std::unique_ptr<http::Detached> client) {
+    return inquiry;
+}
+
+}  // namespace
+
+void forward(Call& call, http::Response& response) {
+    const WireRow& row = *find_wire(call.request.path);
+    std::string model = "-";
+    auto inquiry = make_inquiry(call, row, model);
+    if (!inquiry) {
+        const Error& error = inquiry.error();
+        call.daemon.gateway.record({&row, model, call.principal.name, row_of(error.kind).http_status, row_of(error.kind).name,
+                                    error.limit, false, gpu::Wake::warm, {}, 0, 0, 0, 0});
+        return answer_error(call.request, response, error);
+    }
+    http::detach_connection([inquiry = *inquiry, &gateway = call.daemon.gateway](std::unique_ptr<http::Detached> client) {
         inquiry->client = std::move(client);
         gateway.take(std::move(*inquiry));
     });
@@ -113,7 +167,8 @@ void write_model(JsonWriter& json, const std::string& id, int64_t started_at_ms)
 }  // namespace
 
 void list_models(Call& call, http::Response& response) {
-    const auto models = call.daemon.pool.models();
+    auto models = call.daemon.pool.models();
+    std::erase_if(models, [&](const gpu::Model& model) { return !may_use(call.principal, model); });
     JsonWriter json;
     json.begin_object().member("object", "list").key("data").begin_array();
     for (const gpu::Model& model : models) write_model(json, model.name, call.daemon.started_at_ms);
@@ -130,6 +185,9 @@ void list_models(Call& call, http::Response& response) {
 void show_model(Call& call, http::Response& response) {
     auto model = call.daemon.pool.find(call.parameters[0]);
     if (!model) return answer_error(call.request, response, model.error());
+    if (!may_use(call.principal, *model)) {
+        return answer_error(call.request, response, {Kind::refused, fmt::format("the key {} may not use {}", call.principal.name, model->name), {}});
+    }
     JsonWriter json;
     write_model(json, model->name, call.daemon.started_at_ms);
     answer_json(response, 200, json.take());

@@ -3,7 +3,10 @@
 #pragma once
 
 #include "daemon/gateway/exchange.hh"
+#include "daemon/gateway/metrics.hh"
+#include "daemon/gateway/quota.hh"
 #include "daemon/gateway/relay.hh"
+#include "daemon/gateway/request_log.hh"
 #include "daemon/routes.hh"
 
 namespace torpor::gateway {
@@ -11,7 +14,7 @@ namespace torpor::gateway {
 // What all requests to /v1 share. Made before the HTTP server starts, gone after it and before the pool.
 class Gateway {
   public:
-    explicit Gateway(gpu::Pool& pool);
+    Gateway(gpu::Pool& pool, const Limits& limits, std::chrono::milliseconds client_stall, std::filesystem::path log);
 
     Result<void> start() { return relay_.start(); }
     // Once no connection is detached any more.
@@ -19,7 +22,20 @@ class Gateway {
     // Any thread: asks the worker, if one is ready, and leaves the rest to the relay.
     void take(Inquiry inquiry);
 
+    Quotas& quotas() { return quotas_; }
+    const Metrics& metrics() const { return metrics_; }
+    // An exchange that ended, or a request that was refused before there was one.
+    void record(const Outcome& outcome);
+    // A refusal outside /v1.
+    void record_limit(std::string_view limit) { metrics_.add_limit(limit); }
+
   private:
+    void on_tick(bool is_idle);
+
+    Metrics metrics_;
+    RequestLog log_;
+    Quotas quotas_;
+    bool was_idle_ = true;  // relay's thread
     Relay relay_;
     http::ByteBudget answer_bytes_;
     Exchange::Shared shared_;

@@ -14,15 +14,23 @@ inline constexpr size_t answer_bytes_in_flight_max = 256 * 1024 * 1024;  // all 
 inline constexpr size_t event_bytes_max = 1024 * 1024;               // a longer event is passed on unread
 inline constexpr size_t piece_bytes = 64 * 1024;                     // read from a worker at once; held for a slow client
 
-// How long it may take.
-inline constexpr std::chrono::minutes first_byte_max{10};            // a long prompt on a slow machine
-inline constexpr std::chrono::minutes stall_max{5};                  // between two pieces of an answer
-inline constexpr std::chrono::hours stream_time_max{4};              // endless tokens end here
+// What config.toml can change, each with its default.
+struct Limits {
+    size_t requests_per_key = 256;                              // under way at once; a key can be given its own number
+    std::chrono::milliseconds wait{600'000};                    // for a worker: the largest models load for minutes
+    std::chrono::milliseconds first_byte{600'000};              // a long prompt on a slow machine
+    std::chrono::milliseconds stall{300'000};                   // between two pieces of an answer
+    std::chrono::milliseconds stream_time{4 * 3'600'000};       // endless tokens end here
+};
+
+// How long the rest may take.
 inline constexpr std::chrono::seconds send_stall_max{30};            // a worker that does not take the request
-inline constexpr std::chrono::seconds client_stall_max{60};          // a reader that takes nothing
 inline constexpr std::chrono::seconds tell_gap{5};                   // a waiting stream hears what goes on
 inline constexpr std::chrono::milliseconds relay_tick{250};          // how late a deadline may be noticed
 inline constexpr std::chrono::milliseconds connect_again{2};         // a worker whose backlog is full
+
+inline constexpr size_t request_log_bytes_max = 8 * 1024 * 1024;     // a busy day; two files are kept
+inline constexpr size_t request_log_held_bytes_max = 64 * 1024;      // lines not written yet
 
 inline constexpr int tries_max = 3;                                  // when a worker dies before it answers
 inline constexpr int events_at_once = 256;                           // taken from epoll in one call

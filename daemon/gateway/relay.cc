@@ -11,7 +11,8 @@
 
 namespace torpor::gateway {
 
-Relay::Relay() : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+Relay::Relay(std::function<void(bool)> on_tick)
+    : on_tick_(std::move(on_tick)), epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 Relay::~Relay() {
     stop();
@@ -103,6 +104,7 @@ void Relay::tick() {
     idle_ticks_ = all.empty() ? idle_ticks_ + 1 : 0;
     const auto now = std::chrono::steady_clock::now();
     for (const auto& exchange : all) exchange->on_tick(now);
+    on_tick_(all.empty());
 }
 
 // With nothing to carry for a while the thread waits without a tick, until adopt() wakes it.

@@ -22,7 +22,8 @@ class Exchange;
 
 class Relay {
   public:
-    Relay();
+    // `on_tick` is called on the relay's thread a few times a second while there is something to do.
+    explicit Relay(std::function<void(bool is_idle)> on_tick);
     ~Relay();
     Relay(const Relay&) = delete;
     Relay& operator=(const Relay&) = delete;
@@ -55,6 +56,7 @@ class Relay {
     bool may_sleep();
     std::shared_ptr<Exchange> find(uint64_t id);
 
+    std::function<void(bool)> on_tick_;
     Fd epoll_, wake_;
     std::thread thread_;
     std::atomic<bool> stopping_{false};

@@ -11,6 +11,7 @@ namespace torpor::gateway {
 
 struct WireRow {
     gpu::Wire wire;
+    std::string_view name;  // in logs and metrics
     std::string_view path;
     bool usage_is_an_option;  // at a stream's end: `stream_options`
     // The JSON of an error in the vendor's shape.

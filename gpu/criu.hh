@@ -18,8 +18,9 @@ struct CriuTool {
     bool is_offered() const { return why_not.empty(); }
 };
 
-// Looks for criu on PATH and in data/criu/, and asks `criu check`. Blocks for tens of milliseconds.
-CriuTool find_criu(const std::filesystem::path& data_folder);
+// Looks for criu on PATH and in data/criu/, and asks `criu check`, which blocks for tens of milliseconds. That it was
+// content is remembered in the file `memory` until criu, the kernel, the user or the boot is another.
+CriuTool find_criu(const std::filesystem::path& data_folder, const std::filesystem::path& memory);
 
 using OnDone = std::function<void(Result<void>)>;
 

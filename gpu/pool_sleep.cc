@@ -178,6 +178,7 @@ void Pool::image_when_quiet(const SlotPtr& slot) {
 
 void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::function<void()> done) {
     slot->is_imaging = true;
+    slot->imaging_since = Clock::now();
     const auto finish = [slot, done = std::move(done)] {
         slot->is_imaging = false;
         done();
@@ -248,7 +249,8 @@ void Pool::image_written(const SlotPtr& slot, const std::string& fingerprint, Re
     snapshot.fingerprint = fingerprint;
     snapshot.created_at_ms = now_ms();
     options_.catalogue->put(snapshot);
-    log::info("{}: snapshot of {} made", slot->name, format_bytes(snapshot.bytes));
+    log::info("{}: snapshot of {} made in {} ms", slot->name, format_bytes(snapshot.bytes),
+              std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - slot->imaging_since).count());
     {
         std::lock_guard lock(mutex_);
         slot->snapshot_bytes = snapshot.bytes;

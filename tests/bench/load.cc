@@ -307,7 +307,7 @@ class Load {
             client.reads = false;
             ask(client);
         }
-        loop([] { return false; }, now_ns() + 2'000'000'000);
+        loop([this] { return tasted_ + errors_ == options_.clients; }, now_ns() + 10'000'000'000);
         const int64_t accepted = tasted_;
         std::vector<double> first, total;
         measure(options_.requests, false, first, total);

@@ -5,6 +5,7 @@
 #include "gpu/pool.hh"
 #include "gpu/slot.hh"
 #include "gpu/worker_log.hh"
+#include "gpu/zero_pages.hh"
 
 #include <filesystem>
 
@@ -219,7 +220,12 @@ void Pool::keep_image(const SlotPtr& slot, const std::string& fingerprint, Resul
     auto kept = std::make_shared<Result<void>>(std::move(result));
     loop_.run_aside(
         [kept, place, fingerprint] {
-            if (*kept) *kept = publish(place.string() + ".new", place, fingerprint);
+            if (!*kept) return;
+            if (auto dropped = drop_zero_pages(place.string() + ".new/image"); !dropped) {
+                *kept = Failure(dropped.error());
+            } else {
+                *kept = publish(place.string() + ".new", place, fingerprint);
+            }
         },
         [this, slot, kept, fingerprint, done = std::move(done)] {
             image_written(slot, fingerprint, std::move(*kept));

@@ -8,6 +8,8 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -98,7 +100,32 @@ std::vector<std::string> environment_of_criu() {
 
 }  // namespace
 
-CriuTool find_criu(const std::filesystem::path& data_folder) {
+namespace {
+
+// What the outcome of `criu check` depends on, one line a fact. Empty: it cannot be told.
+std::string circumstances(const std::string& program) {
+    struct stat info{};
+    utsname kernel{};
+    auto boot = read_file("/proc/sys/kernel/random/boot_id", 256);
+    if (::stat(program.c_str(), &info) != 0 || ::uname(&kernel) != 0 || !boot) return {};
+    return fmt::format("{} {} {}{:09}\n{} {}\n{}uid {}\n", program, info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec,
+                       kernel.release, kernel.version, *boot, ::geteuid());
+}
+
+// `criu check` takes twice as long as all else of a start. That it was content is remembered until the next boot;
+// a complaint is not, so that what was mended is seen at the next start.
+Result<void> check_once(const std::string& program, const std::filesystem::path& memory) {
+    constexpr size_t memory_bytes_max = 4096;
+    const std::string now = circumstances(program);
+    if (auto before = read_file(memory, memory_bytes_max); before && !now.empty() && *before == now) return {};
+    if (auto checked = ask({program, "check"}, check_time_max); !checked) return Failure(checked.error());
+    if (!now.empty()) (void)write_file_atomically(memory, now, 0600);  // next time it is asked again
+    return {};
+}
+
+}  // namespace
+
+CriuTool find_criu(const std::filesystem::path& data_folder, const std::filesystem::path& memory) {
     CriuTool tool;
     const std::string fetched = data_folder / "criu/criu";
     const bool is_fetched = ::access(fetched.c_str(), X_OK) == 0;
@@ -119,7 +146,7 @@ CriuTool find_criu(const std::filesystem::path& data_folder) {
         tool.why_not = "freezing needs root in this version; as another user idle workers are stopped instead";
         return tool;
     }
-    if (auto checked = ask({tool.program, "check"}, check_time_max); !checked) {
+    if (auto checked = check_once(tool.program, memory); !checked) {
         tool.why_not = "criu cannot work here: " + checked.error().text();
         std::ranges::replace(tool.why_not, '\n', ' ');
     }

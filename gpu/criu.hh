@@ -19,8 +19,9 @@ struct CriuTool {
 };
 
 // Takes the criu in data/criu/, which the set-up built, else one of 4.1 or newer on PATH, and asks `criu check`
-// whether it can work here. Blocks for tens of milliseconds.
-CriuTool find_criu(const std::filesystem::path& data_folder);
+// whether it can work here, which blocks for tens of milliseconds. That it was content is remembered in the file
+// `memory` until criu, the kernel, the user or the boot is another.
+CriuTool find_criu(const std::filesystem::path& data_folder, const std::filesystem::path& memory);
 
 using OnDone = std::function<void(Result<void>)>;
 

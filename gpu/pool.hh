@@ -146,7 +146,7 @@ class Pool {
     void start_cold(const SlotPtr& slot);
     void thaw(const SlotPtr& slot);
     void thaw_failed(const SlotPtr& slot, const Error& error);
-    void thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid);
+    void thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, std::chrono::steady_clock::time_point start);
     void became_ready(const SlotPtr& slot, Wake wake);
     void start_failed(const SlotPtr& slot, Error error);
     void worker_ended(const SlotPtr& slot, Ending ending);

@@ -5,6 +5,7 @@
 #include "gpu/pool.hh"
 #include "gpu/slot.hh"
 #include "gpu/worker_log.hh"
+#include "gpu/zero_pages.hh"
 
 #include <filesystem>
 
@@ -187,6 +188,7 @@ void Pool::image_when_quiet(const SlotPtr& slot) {
 
 void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::function<void()> done) {
     slot->is_imaging = true;
+    slot->imaging_since = Clock::now();
     const auto finish = [slot, done = std::move(done)] {
         slot->is_imaging = false;
         done();
@@ -227,7 +229,12 @@ void Pool::keep_image(const SlotPtr& slot, const std::string& fingerprint, Resul
     auto kept = std::make_shared<Result<void>>(std::move(result));
     loop_.run_aside(
         [kept, place, fingerprint] {
-            if (*kept) *kept = publish(place.string() + ".new", place, fingerprint);
+            if (!*kept) return;
+            if (auto dropped = drop_zero_pages(place.string() + ".new/image"); !dropped) {
+                *kept = Failure(dropped.error());
+            } else {
+                *kept = publish(place.string() + ".new", place, fingerprint);
+            }
         },
         [this, slot, kept, fingerprint, done = std::move(done)] {
             image_written(slot, fingerprint, std::move(*kept));
@@ -257,7 +264,8 @@ void Pool::image_written(const SlotPtr& slot, const std::string& fingerprint, Re
     snapshot.fingerprint = fingerprint;
     snapshot.created_at_ms = now_ms();
     options_.catalogue->put(snapshot);
-    log::info("{}: snapshot of {} made", slot->name, format_bytes(snapshot.bytes));
+    log::info("{}: snapshot of {} made in {} ms", slot->name, format_bytes(snapshot.bytes),
+              std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - slot->imaging_since).count());
     {
         std::lock_guard lock(mutex_);
         slot->snapshot_bytes = snapshot.bytes;

@@ -202,17 +202,19 @@ void Pool::thaw(const SlotPtr& slot) {
     if (!log) return thaw_failed(slot, log.error());
     if (!plan->endpoint.socket.empty()) ::unlink(plan->endpoint.socket.c_str());
     const pid_t pid = pid_in(slot->snapshot->fingerprint);
+    const auto start = Clock::now();
     auto call = CriuCall::restore(loop_, options_.criu, slot->snapshot->path / "image", log->get(), plan->log,
-                                  [this, slot, plan = *plan, pid](Result<void> restored) {
+                                  [this, slot, plan = *plan, pid, start](Result<void> restored) {
                                       loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});
                                       if (!restored) return thaw_failed(slot, restored.error());
-                                      thawed(slot, plan, pid);
+                                      thawed(slot, plan, pid, start);
                                   });
     if (!call) return thaw_failed(slot, call.error());
     slot->criu = std::move(*call);
 }
 
-void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid) {
+void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock::time_point start) {
+    const double criu_ms = ms_since(start);
     auto worker = Worker::adopt(loop_, plan, pid, [this, slot](Ending ending) { worker_ended(slot, ending); });
     if (!worker) return thaw_failed(slot, worker.error());
     slot->worker = std::move(*worker);
@@ -229,7 +231,7 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid) {
         token = slot->snapshot->fingerprint.substr(at + 7, 32);
     }
     options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), token});
-    slot->worker->await_ready([this, slot](Result<void> ready) {
+    slot->worker->await_ready([this, slot, start, criu_ms](Result<void> ready) {
         if (!ready) {
             slot->worker->end(true);  // worker_ended goes on with a cold start
             return;
@@ -239,7 +241,7 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid) {
             ++slot->thaws;
         }
         options_.catalogue->note_start(slot->name, true);
-        log::info("{}: thawed (pid {})", slot->name, slot->worker->pid());
+        log::info("{}: thawed (pid {}) in {:.1f} ms, criu {:.1f} ms", slot->name, slot->worker->pid(), ms_since(start), criu_ms);
         became_ready(slot, Wake::thawed);
     });
 }

@@ -73,6 +73,7 @@ Probe::Probe(EventLoop& loop, const Endpoint& endpoint, const std::string& path,
         request_ += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", body.size());
     }
     request_ += "\r\n" + body;
+    wants_body_ = !body.empty();
     auto socket = connect_to(endpoint);
     if (!socket) {
         // Called back from the loop, never from within the constructor.
@@ -104,7 +105,8 @@ void Probe::on_ready() {
     if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (count > 0 && answer_.size() < probe_answer_bytes_max) {
         answer_.append(buffer, static_cast<size_t>(count));
-        return;
+        // Asked for its status alone, an engine need not close the connection first; not all do.
+        if (wants_body_ || answer_.find("\r\n") == std::string::npos) return;
     }
     int status = 0;
     if (answer_.starts_with("HTTP/1.") && answer_.size() > 12) std::from_chars(&answer_[9], &answer_[12], status);
@@ -113,6 +115,7 @@ void Probe::on_ready() {
 
 void Probe::finish(int status) {
     watch_.reset();
+    socket_.reset();  // at once: a connection that lingers would have to be in an image
     deadline_.cancel();
     if (const auto on_status = std::move(on_status_)) on_status(status);  // may destroy this
 }

@@ -14,8 +14,8 @@ namespace torpor::gpu {
 // The status line's number, or 0 when nobody answered in time (probe_time_max unless said otherwise).
 using OnStatus = std::function<void(int status)>;
 
-// Sends GET, or POST if `body` is not empty, and reads until the answer ends. Destroying it abandons it
-// without calling back. Loop thread only.
+// Sends GET and reads the status, or POST if `body` is not empty and reads until the answer ends. Destroying it
+// abandons it without calling back. Loop thread only.
 class Probe {
   public:
     Probe(EventLoop& loop, const Endpoint& endpoint, const std::string& path, const std::string& body, OnStatus on_status,
@@ -30,6 +30,7 @@ class Probe {
 
     Fd socket_;
     std::string request_;
+    bool wants_body_ = false;
     std::string answer_;
     OnStatus on_status_;
     EventLoop* loop_ = nullptr;

@@ -64,6 +64,7 @@ struct Slot {
     int failures = 0;        // in a row
     int dump_failures = 0;
     bool is_imaging = false;
+    Clock::time_point imaging_since{};
     uint64_t served = 0;     // leases granted to this generation
     std::unique_ptr<Timer> idle_timer;
     std::unique_ptr<Timer> quiet_timer;

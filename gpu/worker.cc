@@ -125,19 +125,22 @@ std::string Worker::last_words() const {
 
 void Worker::await_ready(std::function<void(Result<void>)> on_ready) {
     on_ready_ = std::move(on_ready);
-    inotify_ = Fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-    if (inotify_) {
-        ::inotify_add_watch(inotify_.get(), plan_.log.c_str(), IN_MODIFY);
-        if (!plan_.endpoint.socket.empty()) {
-            const auto folder = std::filesystem::path(plan_.endpoint.socket).parent_path();
-            ::inotify_add_watch(inotify_.get(), folder.c_str(), IN_CREATE);
-        }
-        signs_ = std::make_unique<Watch>(loop_, inotify_.get(), UV_READABLE, [this] { on_sign_of_life(); });
-    }
     deadline_.start(start_time_max, [this] {
         finish_ready(fail(Kind::engine, "{} was not ready after {}", plan_.model.name, format_duration(start_time_max)));
     });
     ask();
+}
+
+// A line in its log or a file beside its socket: worth asking again.
+void Worker::watch_for_signs() {
+    inotify_ = Fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+    if (!inotify_) return;
+    ::inotify_add_watch(inotify_.get(), plan_.log.c_str(), IN_MODIFY);
+    if (!plan_.endpoint.socket.empty()) {
+        const auto folder = std::filesystem::path(plan_.endpoint.socket).parent_path();
+        ::inotify_add_watch(inotify_.get(), folder.c_str(), IN_CREATE);
+    }
+    signs_ = std::make_unique<Watch>(loop_, inotify_.get(), UV_READABLE, [this] { on_sign_of_life(); });
 }
 
 void Worker::on_sign_of_life() {
@@ -161,6 +164,11 @@ void Worker::ask() {
         [this](int status) {
             is_asking_ = false;
             if (status == 200) return finish_ready({});
+            if (!inotify_) {
+                // Only now: a thawed worker answers the first time. What came meanwhile is asked for once more.
+                watch_for_signs();
+                ask_again_ = true;
+            }
             next_ask_.start(ask_again_ ? probe_gap : probe_fallback, [this] { ask(); });
         },
         probe_time_max);
@@ -168,7 +176,8 @@ void Worker::ask() {
 
 void Worker::finish_ready(Result<void> result) {
     signs_.reset();
-    inotify_.reset();
+    // The kernel closes an inotify only after a grace period of some 15 ms, which nobody is to wait for.
+    if (inotify_) loop_.run_aside([gone = std::make_shared<Fd>(std::move(inotify_))] { gone->reset(); }, [] {});
     next_ask_.cancel();
     deadline_.cancel();
     if (const auto on_ready = std::move(on_ready_)) on_ready(std::move(result));

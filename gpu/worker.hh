@@ -66,6 +66,7 @@ class Worker {
 
   private:
     void on_leader_end(Ending ending);
+    void watch_for_signs();
     void on_sign_of_life();
     void ask();
     void finish_ready(Result<void> result);

@@ -104,7 +104,12 @@ Result<Client::Streamed> Client::stream(const std::string& method, const std::st
         error_body.append(data, std::min(size, error_bytes_max - std::min(error_body.size(), error_bytes_max)));
         return true;
     };
-    const httplib::Result result = http.send(request);
+    httplib::Result result = http.send(request);
+    if (autostart_ && !result && status == 0 && result.error() == httplib::Error::Connection) {
+        // One that was killed was still there a moment ago. Nothing has been sent: start another and ask that.
+        if (auto running = ensure_running(folders_); !running) return Failure(running.error());
+        result = http.send(request);
+    }
     if (stopped) return streamed;
     if (!result && status == 0) {
         if (result.error() != httplib::Error::Connection) {

@@ -116,7 +116,7 @@ CriuTool find_criu(const std::filesystem::path& data_folder) {
         }
     }
     if (::geteuid() != 0) {
-        tool.why_not = "freezing needs root in this version; as another user idle workers are stopped instead";
+        tool.why_not = "freezing needs root in this version";
         return tool;
     }
     if (auto checked = ask({tool.program, "check"}, check_time_max); !checked) {

@@ -143,7 +143,7 @@ CriuTool find_criu(const std::filesystem::path& data_folder, const std::filesyst
         }
     }
     if (::geteuid() != 0) {
-        tool.why_not = "freezing needs root in this version; as another user idle workers are stopped instead";
+        tool.why_not = "freezing needs root in this version";
         return tool;
     }
     if (auto checked = check_once(tool.program, memory); !checked) {

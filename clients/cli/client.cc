@@ -4,6 +4,9 @@
 
 #include <httplib.h>
 #include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdio>
 
 namespace torpor::cli {
 
@@ -71,8 +74,9 @@ std::string Answer::joined(simdjson::dom::element object, std::string_view key) 
 
 Result<Client::Streamed> Client::stream(const std::string& method, const std::string& path, const std::string& body,
                                         const Take& take) {
-    if (autostart_) {
+    if (autostart_ && !is_running(folders_)) {
         if (auto running = ensure_running(folders_); !running) return Failure(running.error());
+        if (::isatty(STDERR_FILENO) != 0) std::fputs("torpor: torpord is started; torpor daemon stop ends it\n", stderr);
     }
     httplib::Client http(folders_.socket().string(), 80);
     http.set_address_family(AF_UNIX);

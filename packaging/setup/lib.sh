@@ -97,7 +97,7 @@ suite_sources() {
 private_apt() {
     need apt-get apt
     apt_root=$data/apt/$suite
-    mkdir -p "$apt_root/lists/partial" "$apt_root/cache/archives/partial"
+    mkdir -p "$apt_root/none" "$apt_root/lists/partial" "$apt_root/cache/archives/partial"
     exec 8>"$apt_root/lock"
     flock -n 8 || { say "another script reads the index of $suite, waiting for it"; flock 8; }
     apt=(-o "Dir::Etc::SourceList=/dev/null" -o "Dir::Etc::SourceParts=$apt_root/sources.list.d"

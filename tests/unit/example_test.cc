@@ -1,6 +1,8 @@
-// The example files of packaging/ are read as people would use them: as they are, and with every key switched on.
+// What people read, held against what is: the example files of packaging/ as they are and with every key switched
+// on, and docs/api.md against the table of routes.
 #include "base/fd.hh"
 #include "daemon/config.hh"
+#include "daemon/routes.hh"
 #include "gpu/model_file.hh"
 
 #include <doctest/doctest.h>
@@ -73,5 +75,16 @@ TEST_CASE("model.example.toml: it can be used as it is, and it shows every key")
     for (const std::string& key : gpu::model_keys()) {
         CAPTURE(key);
         CHECK(has_key(switched_on(text), key));
+    }
+}
+
+TEST_CASE("docs/api.md names every route with the scope that it needs") {
+    const std::string text = example("../docs/api.md");
+    for (const Route& route : routes()) {
+        const std::string_view method = route.method == Method::get ? "GET" : route.method == Method::post ? "POST" : "DELETE";
+        const std::string_view scope = route.scope == Scope::open ? "none" : name_of(route.scope);
+        const std::string row = fmt::format("| {} {} | {} |", method, route.pattern, scope);
+        CAPTURE(row);
+        CHECK(text.find(row) != std::string::npos);
     }
 }

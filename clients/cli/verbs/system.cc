@@ -17,7 +17,7 @@ Result<void> doctor(Context& context) {
     auto answer = context.client.get("/api/doctor");
     bool all_well = true;
     auto printed = print_list(context, answer, "checks", [](simdjson::dom::array checks) {
-        Table table({"CHECK", "", ""});
+        Table table({"CHECK", "STATE", "WHAT WAS FOUND"});
         for (const simdjson::dom::element check : checks) {
             table.add({std::string(Answer::text(check, "name")), Answer::truth(check, "ok") ? "ok" : "NOT OK",
                        std::string(Answer::text(check, "message"))});

@@ -146,6 +146,8 @@ class Pool {
     void thaw(const SlotPtr& slot);
     void thaw_failed(const SlotPtr& slot, const Error& error);
     void thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid);
+    bool is_given_up(const SlotPtr& slot) const;
+    void thaw_given_up(const SlotPtr& slot);
     void became_ready(const SlotPtr& slot, Wake wake);
     void start_failed(const SlotPtr& slot, Error error);
     void worker_ended(const SlotPtr& slot, Ending ending);
@@ -157,6 +159,8 @@ class Pool {
     void plan_idle(const SlotPtr& slot);
     void give_order(const SlotPtr& slot, Order order, bool force, std::function<void(Result<void>)> observer);
     void obey(const SlotPtr& slot, bool force);
+    void interrupt_start(const SlotPtr& slot, bool force);
+    void give_up_quiet(const SlotPtr& slot);
     void begin_suspend(const SlotPtr& slot);
     void end_worker(const SlotPtr& slot);
     void finish_order(const SlotPtr& slot, Result<void> result);

@@ -13,7 +13,7 @@ BUILD = pathlib.Path(os.environ.get("TORPOR_BUILD", "build")).resolve()
 DATA = pathlib.Path(os.environ.get("TORPOR_DATA") or
                     pathlib.Path(os.environ.get("XDG_DATA_HOME", pathlib.Path.home() / ".local/share")) / "torpor")
 MODEL = DATA / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-SECONDS_MAX = 120
+SECONDS_MAX = int(os.environ.get("TORPOR_TEST_SECONDS", "120"))
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -33,6 +33,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def is_alive(pid):
+    return pid > 0 and pathlib.Path(f"/proc/{pid}").exists()
+
+
 class Torpord:
     def __init__(self, config=None):
         self.folder = tempfile.mkdtemp(prefix="torpor-e2e-")
@@ -40,12 +44,12 @@ class Torpord:
         self.port = free_port()
         pathlib.Path(self.folder, "config.toml").write_text(config or f'[http]\ntcp = "127.0.0.1:{self.port}"\n')
         self.process = None
+        self.environment = dict(os.environ, TORPOR_DIR=self.folder, TORPOR_DATA=str(DATA))
 
     def start(self):
         """Starts it and waits until it says that it is ready; returns what it said."""
         reader, writer = os.pipe()
-        environment = dict(os.environ, TORPOR_DIR=self.folder, TORPOR_DATA=str(DATA))
-        self.process = subprocess.Popen([BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=environment,
+        self.process = subprocess.Popen([BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=self.environment,
                                         pass_fds=[writer], stdin=subprocess.DEVNULL)
         os.close(writer)
         with os.fdopen(reader) as said:
@@ -64,6 +68,11 @@ class Torpord:
     def log(self):
         path = pathlib.Path(self.folder, "logs/torpord.log")
         return path.read_text() if path.exists() else ""
+
+    def need_freezing(self, test):
+        checks = {check["name"]: check for check in self.get("/api/doctor")["checks"]}
+        if not checks["criu"]["ok"]:
+            test.skipTest(checks["criu"]["message"])
 
     def connection(self, tcp=False):
         if tcp:

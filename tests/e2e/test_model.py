@@ -7,11 +7,7 @@ import threading
 import time
 import unittest
 
-from harness import MODEL, Torpord
-
-
-def is_alive(pid):
-    return pid > 0 and pathlib.Path(f"/proc/{pid}").exists()
+from harness import MODEL, Torpord, is_alive
 
 
 @unittest.skipUnless(MODEL.exists(), "the small model is not there; packaging/setup/fetch-worker-parts fetches it")
@@ -32,9 +28,7 @@ class ModelTest(unittest.TestCase):
         return model
 
     def need_freezing(self):
-        checks = {check["name"]: check for check in self.torpord.get("/api/doctor")["checks"]}
-        if not checks["criu"]["ok"]:
-            self.skipTest(checks["criu"]["message"])
+        self.torpord.need_freezing(self)
 
     def test_every_wire_answers_whole_and_streamed(self):
         message = [{"role": "user", "content": "Hi"}]

@@ -15,6 +15,9 @@ enum class Level { debug, info, warning, error };
 // Call once, before other threads start. Without it lines go to standard error.
 void open(const std::filesystem::path& file, Level least);
 
+// From any thread.
+void set_level(Level least);
+
 void write(Level level, std::string_view message);
 
 // Writes out what is still buffered.

@@ -92,9 +92,10 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     StoreCatalogue catalogue(**store);
     auto launcher = find_beside("torpor-launch", "gpu/launch");
     if (!launcher) return Failure(launcher.error());
-    gpu::Pool pool(loop, {*folders, *launcher, config->programs, gpu::find_criu(folders->data), &catalogue});
+    gpu::Pool pool(loop, {*folders, *launcher, gpu::find_criu(folders->data), &catalogue});
     if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);
     pool.end_orphans();
+    pool.set_programs(config->programs);
     pool.set_models(config->models);
 
     gateway::Gateway gateway(pool);

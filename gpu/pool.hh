@@ -51,7 +51,6 @@ class Pool {
     struct Options {
         Folders folders;
         std::string launcher;  // torpor-launch
-        EnginePrograms programs;
         CriuTool criu;
         Catalogue* catalogue = nullptr;
         size_t requests_per_model = requests_per_model_default;
@@ -62,6 +61,9 @@ class Pool {
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
+
+    // Programs named in the configuration, for workers started from now on. Loop thread.
+    void set_programs(EnginePrograms programs) { programs_ = std::move(programs); }
 
     // Makes this the list of models. Workers whose model is gone or changed are drained and stopped.
     // Loop thread.
@@ -174,6 +176,7 @@ class Pool {
 
     EventLoop& loop_;
     const Options options_;
+    EnginePrograms programs_;  // loop thread
 
     mutable std::mutex mutex_;
     std::map<std::string, SlotPtr, std::less<>> slots_;          // guarded by mutex_

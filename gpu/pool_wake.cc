@@ -6,6 +6,7 @@
 #include "gpu/slot.hh"
 #include "gpu/worker_log.hh"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -53,7 +54,7 @@ void Pool::advance(const SlotPtr& slot) {
 }
 
 void Pool::start_cold(const SlotPtr& slot) {
-    auto plan = plan_worker(slot->model, options_.folders, options_.programs);
+    auto plan = plan_worker(slot->model, options_.folders, programs_);
     move(*slot, State::starting);
     if (!plan) return start_failed(slot, plan.error());
     auto worker = Worker::start(loop_, *plan, options_.launcher, [this, slot](Ending ending) { worker_ended(slot, ending); });
@@ -155,7 +156,9 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
     } else {
         log::warning("{}: its worker {}", slot->name, ending.text());
         const bool young = Clock::now() - slot->ready_at < crash_is_young;
-        slot->failures = young ? slot->failures + 1 : 0;
+        // SIGKILL comes from outside: no failure of an engine that had work given to it.
+        const bool is_victim = ending.signal == SIGKILL && slot->served > 0;
+        slot->failures = young && !is_victim ? slot->failures + 1 : 0;
         constexpr int young_crashes_max = 5;
         if (slot->failures >= young_crashes_max) {
             return start_failed(slot, Error{Kind::engine, fmt::format("its worker {} again and again", ending.text()), words});
@@ -187,7 +190,7 @@ void Pool::check_alive(const SlotPtr& slot) {
 }
 
 void Pool::thaw(const SlotPtr& slot) {
-    auto plan = plan_worker(slot->model, options_.folders, options_.programs);
+    auto plan = plan_worker(slot->model, options_.folders, programs_);
     if (!plan) {
         move(*slot, State::stopped);
         return start_cold(slot);  // fails with the same reason, said once

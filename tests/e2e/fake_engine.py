@@ -88,6 +88,8 @@ def answer(connection, body):
         connection.sendall(whole(text))
         connection.recv(1)
         os._exit(0)
+    elif what == "crash":
+        os._exit(1)
     elif what == "exit":
         connection.sendall(whole(text, "Connection: close\r\n"))
         connection.close()

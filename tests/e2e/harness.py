@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 BUILD = pathlib.Path(os.environ.get("TORPOR_BUILD", "build")).resolve()
 DATA = pathlib.Path(os.environ.get("TORPOR_DATA") or
@@ -22,9 +23,14 @@ class UnixConnection(http.client.HTTPConnection):
         self.path = path
 
     def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(self.timeout)
+        try:
+            sock.connect(self.path)
+        except OSError:
+            sock.close()
+            raise
+        self.sock = sock
 
 
 def free_port():
@@ -44,12 +50,16 @@ class Torpord:
         self.port = free_port()
         pathlib.Path(self.folder, "config.toml").write_text(config or f'[http]\ntcp = "127.0.0.1:{self.port}"\n')
         self.process = None
-        self.environment = dict(os.environ, TORPOR_DIR=self.folder, TORPOR_DATA=str(DATA))
+        self.variables = {}  # for its environment, over the usual ones; None: not set
+
+    def environment(self):
+        variables = dict(os.environ, TORPOR_DIR=self.folder, TORPOR_DATA=str(DATA)) | self.variables
+        return {name: value for name, value in variables.items() if value is not None}
 
     def start(self):
         """Starts it and waits until it says that it is ready; returns what it said."""
         reader, writer = os.pipe()
-        self.process = subprocess.Popen([BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=self.environment,
+        self.process = subprocess.Popen([BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=self.environment(),
                                         pass_fds=[writer], stdin=subprocess.DEVNULL)
         os.close(writer)
         with os.fdopen(reader) as said:
@@ -69,10 +79,20 @@ class Torpord:
         path = pathlib.Path(self.folder, "logs/torpord.log")
         return path.read_text() if path.exists() else ""
 
+    def doctor(self):
+        return {check["name"]: check for check in self.get("/api/doctor")["checks"]}
+
     def need_freezing(self, test):
-        checks = {check["name"]: check for check in self.get("/api/doctor")["checks"]}
-        if not checks["criu"]["ok"]:
-            test.skipTest(checks["criu"]["message"])
+        criu = self.doctor()["criu"]
+        if not criu["ok"]:
+            test.skipTest(criu["message"])
+
+    def wait_until(self, is_so, what=""):
+        """Polls what gives no sign of its own."""
+        end = time.monotonic() + SECONDS_MAX
+        while not is_so():
+            assert time.monotonic() < end, f"{what} did not come about\n{self.log()[-4000:]}"
+            time.sleep(0.01)
 
     def connection(self, tcp=False):
         if tcp:

@@ -3,70 +3,14 @@ import concurrent.futures
 import json
 import os
 import pathlib
-import select
-import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 import unittest
 
+from fake import CHAT, Fake
 from harness import DATA, SECONDS_MAX, Torpord, is_alive
-
-FAKE = pathlib.Path(__file__).with_name("fake_engine.py")
-WIRES = ["openai-chat", "openai-completions", "openai-responses", "openai-embeddings", "anthropic-messages"]
-CHAT = "/v1/chat/completions"
-
-
-class Fake:
-    """One model whose engine is fake: its script, and what it tells."""
-
-    def __init__(self, torpord, name, **keys):
-        self.torpord, self.name = torpord, name
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="torpor-fake-"))
-        os.mkfifo(self.folder / "events")
-        # Opened for writing, too: the pipe does not end when an engine does.
-        self.events = open(os.open(self.folder / "events", os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0)
-        self.told = b""
-        keys = {"wires": WIRES, "idle": "never", "snapshot": "off", **keys}
-        status, _, answer = torpord.call("POST", "/api/models", {
-            "name": name, "engine": "custom", "command": [sys.executable, str(FAKE), str(self.folder), "{socket}"], **keys})
-        assert status == 201, answer
-
-    def script(self, name, text=""):
-        (self.folder / name).write_text(text)
-
-    def wait_for(self, start):
-        """The next event that starts like this; those before it are passed over."""
-        while True:
-            while b"\n" not in self.told:
-                assert select.select([self.events], [], [], SECONDS_MAX)[0], f"no {start} was told"
-                self.told += self.events.read(4096)
-            event, _, self.told = self.told.partition(b"\n")
-            if event.decode().startswith(start):
-                return event.decode()
-
-    def ask(self, path=CHAT, **body):
-        return self.torpord.call("POST", path, {"model": self.name, **body})
-
-    def order(self, what, force=False):
-        return self.torpord.call("POST", f"/api/models/{self.name}/{what}" + ("?force=true" if force else ""))
-
-    def status(self):
-        return self.torpord.get("/api/models/" + self.name)
-
-    def wait_until(self, is_so):
-        end = time.monotonic() + SECONDS_MAX
-        while not is_so(self.status()):
-            assert time.monotonic() < end, self.status()
-            time.sleep(0.01)
-        return self.status()
-
-    def remove(self):
-        self.order("stop", force=True)
-        self.events.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class EngineTest(unittest.TestCase):
@@ -241,6 +185,23 @@ class EngineTest(unittest.TestCase):
             self.assertEqual(status, 200, answer)
         self.assertEqual(fake.status()["starts"]["cold"], 1)
 
+    def test_being_killed_over_and_over_is_not_its_own_failure(self):
+        fake = self.fake("victim")
+        for _ in range(7):
+            status, _, answer = fake.ask()
+            self.assertEqual(status, 200, answer)
+            os.kill(fake.status()["pid"], signal.SIGKILL)
+            fake.wait_until(lambda status: status["state"] == "stopped")
+
+    def test_crashing_over_and_over_ends_in_a_backoff(self):
+        fake = self.fake("crashes")
+        while fake.status()["state"] != "failed":
+            status, _, answer = fake.ask(do="crash")
+            self.assertEqual(status, 502, answer)
+        self.assertLess(fake.status()["starts"]["cold"], 10)
+        answer = fake.ask()[2]
+        self.assertRegex(self.words_of(answer), "the next try is in .*again and again")
+
     def test_an_engine_that_leaves_while_idle_is_started_again(self):
         fake = self.fake("leaves")
         self.assertEqual(fake.ask(do="exit")[0], 200)
@@ -307,7 +268,7 @@ class BrokenThawTest(unittest.TestCase):
         criu.write_text(f'#!/bin/sh\n"{DATA}/criu/criu" "$@" || exit 1\n[ "$1" != restore ]\n')
         criu.chmod(0o755)
         self.torpord = Torpord()
-        self.torpord.environment["TORPOR_DATA"] = self.data.name
+        self.torpord.variables["TORPOR_DATA"] = self.data.name
         self.addCleanup(self.data.cleanup)
         self.addCleanup(self.torpord.remove)
         self.assertEqual(self.torpord.start(), "ready\n")

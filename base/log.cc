@@ -74,6 +74,10 @@ void open(const std::filesystem::path& file, Level least) {
     spdlog::set_default_logger(std::move(logger));
 }
 
+void set_level(Level least) {
+    spdlog::default_logger()->set_level(to_spdlog(least));
+}
+
 void write(Level level, std::string_view message) {
     spdlog::log(to_spdlog(level), "{}", message);
 }

@@ -19,6 +19,9 @@ void open(const std::filesystem::path& file, Level least);
 // "2026-01-31T12:00:00.123Z"
 std::string time_text(std::chrono::system_clock::time_point time);
 
+// From any thread.
+void set_level(Level least);
+
 void write(Level level, std::string_view message);
 
 // Writes out what is still buffered.

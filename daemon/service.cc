@@ -12,12 +12,14 @@
 
 #include <cstdlib>
 #include <future>
+#include <utility>
 
 namespace torpor {
 
 namespace {
 
 constexpr std::chrono::seconds stop_time_max{20};  // running requests may finish within this
+constexpr std::chrono::seconds socket_retry{1};    // while there is no place for the socket
 
 }  // namespace
 
@@ -96,6 +98,7 @@ void Service::begin_stop() {
     notify_service_manager("STOPPING=1");
     daemon_.is_stopping = true;
     socket_watch_.reset();
+    socket_retry_.reset();
     stopper_ = std::thread([this] {
         server_.stop(stop_time_max);
         daemon_.loop.post([this] { daemon_.pool.shut_down([this] { finish_stop(); }); });
@@ -110,27 +113,44 @@ void Service::finish_stop() {
     daemon_.loop.stop();
 }
 
-// The folder of the socket may be emptied under us (the last logout, a cleaner): bind again.
+// The folder of the socket may be emptied under us, or go altogether (the last logout, a cleaner): bind again.
 void Service::watch_socket_file() {
+    socket_watch_.reset();
     inotify_ = Fd(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-    if (!inotify_ || ::inotify_add_watch(inotify_.get(), daemon_.folders.runtime.c_str(), IN_DELETE | IN_MOVED_FROM) < 0) return;
+    constexpr uint32_t losses = IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF | IN_MOVE_SELF;
+    if (!inotify_ || ::inotify_add_watch(inotify_.get(), daemon_.folders.runtime.c_str(), losses) < 0) return;
     socket_watch_ = std::make_unique<Watch>(daemon_.loop, inotify_.get(), UV_READABLE, [this] {
         std::array<char, 4096> events{};
         while (::read(inotify_.get(), events.data(), events.size()) > 0) {
         }
-        if (::access(daemon_.folders.socket().c_str(), F_OK) != 0) bind_socket_again();
+        look_after_socket();
     });
 }
 
-void Service::bind_socket_again() {
-    auto listening = listen_on_socket(daemon_.folders.socket());
-    if (!listening) {
-        log::error("torpor.sock has vanished and cannot be made again: {}", listening.error().text());
+void Service::look_after_socket() {
+    if (daemon_.is_stopping || ::access(daemon_.folders.socket().c_str(), F_OK) == 0) return;
+    if (auto bound = bind_socket_again(); !bound) {
+        if (!std::exchange(socket_loss_was_told_, true)) {
+            log::error("torpor.sock has vanished and cannot be made again yet: {}", bound.error().text());
+        }
+        if (!socket_retry_) socket_retry_ = std::make_unique<Timer>(daemon_.loop);
+        socket_retry_->start(socket_retry, [this] { look_after_socket(); });
         return;
     }
-    if (auto added = server_.add_listener(std::move(*listening), http::Door::socket); added) {
-        log::warning("torpor.sock had vanished; it is there again");
+    socket_loss_was_told_ = false;
+    log::warning("torpor.sock had vanished; it is there again");
+}
+
+Result<void> Service::bind_socket_again() {
+    const Folders& folders = daemon_.folders;
+    for (const auto& folder : {folders.runtime, folders.workers()}) {
+        if (auto made = make_private_folder(folder); !made) return made;
     }
+    auto listening = listen_on_socket(folders.socket());
+    if (!listening) return Failure(listening.error());
+    if (auto added = server_.add_listener(std::move(*listening), http::Door::socket); !added) return added;
+    watch_socket_file();  // the folder may be another one by now
+    return write_file_atomically(folders.runtime / "torpor.pid", fmt::format("{}\n", ::getpid()), 0600);
 }
 
 // systemd's WatchdogSec: pinged from the loop, so that a wedged one is found out.
@@ -156,14 +176,20 @@ Result<size_t> Daemon::reload() {
     for (const std::string& note : fresh->notes) log::warning("{}", note);
     const size_t count = fresh->models.size();
     auto models = std::make_shared<std::vector<gpu::Model>>(fresh->models);
+    const gpu::EnginePrograms fresh_programs = fresh->programs;
+    log::set_level(fresh->log_level);
     {
         std::lock_guard lock(config_mutex);
+        if (fresh->tcp_host != config.tcp_host || fresh->tcp_port != config.tcp_port) {
+            log::warning("another [http] tcp takes effect when torpord starts the next time");
+        }
         config = std::move(*fresh);
         config_error.clear();
     }
     auto taken = std::make_shared<std::promise<void>>();
     auto future = taken->get_future();
-    const bool posted = loop.post([this, models, taken] {
+    const bool posted = loop.post([this, models, taken, programs = fresh_programs] {
+        pool.set_programs(programs);
         pool.set_models(*models);
         taken->set_value();
     });

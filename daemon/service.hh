@@ -30,7 +30,8 @@ class Service {
     void begin_stop();
     void finish_stop();
     void watch_socket_file();
-    void bind_socket_again();
+    void look_after_socket();
+    Result<void> bind_socket_again();
     void plan_watchdog();
 
     Daemon& daemon_;
@@ -39,6 +40,8 @@ class Service {
     std::array<uv_signal_t, 3> signals_{};
     Fd inotify_;
     std::unique_ptr<Watch> socket_watch_;
+    std::unique_ptr<Timer> socket_retry_;
+    bool socket_loss_was_told_ = false;
     std::unique_ptr<Timer> watchdog_;
     std::thread stopper_;
     int stop_requests_ = 0;

@@ -60,7 +60,7 @@ void Pool::set_models(const std::vector<Model>& models) {
         const auto found = known.find(slot->name);
         if (found == known.end()) continue;
         slot->snapshot = found->second;
-        const auto plan = plan_worker(slot->model, options_.folders, options_.programs);
+        const auto plan = plan_worker(slot->model, options_.folders, programs_);
         const auto reason = !options_.criu.is_offered() ? std::optional(options_.criu.why_not)
                             : !plan                     ? std::optional(plan.error().message)
                                     : why_void(*slot->snapshot, plan->command_line, options_.criu.program);
@@ -277,7 +277,7 @@ std::vector<Pool::SnapshotStatus> Pool::snapshots() {
             if (!slot->snapshot) continue;
             SnapshotStatus status{*slot->snapshot, options_.criu.why_not};
             if (options_.criu.is_offered()) {
-                const auto plan = plan_worker(slot->model, options_.folders, options_.programs);
+                const auto plan = plan_worker(slot->model, options_.folders, programs_);
                 status.why_void = !plan ? plan.error().message
                                         : why_void(*slot->snapshot, plan->command_line, options_.criu.program).value_or("");
             }

@@ -51,7 +51,6 @@ class Pool {
     struct Options {
         Folders folders;
         std::string launcher;  // torpor-launch
-        EnginePrograms programs;
         CriuTool criu;
         Catalogue* catalogue = nullptr;
         size_t requests_per_model = requests_per_model_default;
@@ -63,6 +62,9 @@ class Pool {
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
+
+    // Programs named in the configuration, for workers started from now on. Loop thread.
+    void set_programs(EnginePrograms programs) { programs_ = std::move(programs); }
 
     // Makes this the list of models. Workers whose model is gone or changed are drained and stopped.
     // Loop thread.
@@ -147,6 +149,8 @@ class Pool {
     void thaw(const SlotPtr& slot);
     void thaw_failed(const SlotPtr& slot, const Error& error);
     void thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, std::chrono::steady_clock::time_point start);
+    bool is_given_up(const SlotPtr& slot) const;
+    void thaw_given_up(const SlotPtr& slot);
     void became_ready(const SlotPtr& slot, Wake wake);
     void start_failed(const SlotPtr& slot, Error error);
     void worker_ended(const SlotPtr& slot, Ending ending);
@@ -158,6 +162,8 @@ class Pool {
     void plan_idle(const SlotPtr& slot);
     void give_order(const SlotPtr& slot, Order order, bool force, std::function<void(Result<void>)> observer);
     void obey(const SlotPtr& slot, bool force);
+    void interrupt_start(const SlotPtr& slot, bool force);
+    void give_up_quiet(const SlotPtr& slot);
     void begin_suspend(const SlotPtr& slot);
     void end_worker(const SlotPtr& slot);
     void finish_order(const SlotPtr& slot, Result<void> result);
@@ -171,6 +177,7 @@ class Pool {
 
     EventLoop& loop_;
     const Options options_;
+    EnginePrograms programs_;  // loop thread
 
     mutable std::mutex mutex_;
     std::map<std::string, SlotPtr, std::less<>> slots_;          // guarded by mutex_

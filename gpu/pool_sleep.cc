@@ -96,12 +96,11 @@ void Pool::obey(const SlotPtr& slot, bool force) {
             move(*slot, State::stopped);
             return finish_order(slot, {});
         case State::starting:
-            if (force || slot->order == Order::stop) {
-                move(*slot, State::suspending);
-                end_worker(slot);
-            }
+            if (force || slot->order == Order::stop) interrupt_start(slot, force);
             return;
         case State::resuming:
+            if (force) interrupt_start(slot, force);
+            return;
         case State::suspending: return;  // becomes ready or ends soon, and asks again
         case State::ready:
         case State::busy: break;
@@ -111,6 +110,21 @@ void Pool::obey(const SlotPtr& slot, bool force) {
     begin_suspend(slot);
 }
 
+// Ends a worker that loads or is being thawed. Those who wait for it are served by the next one, but by force they
+// are sent away: it may hang, and so would the next.
+void Pool::interrupt_start(const SlotPtr& slot, bool force) {
+    if (force) fail_all(slot, Error{Kind::unavailable, fmt::format("{} was stopped while it was loading", slot->name), {}});
+    move(*slot, State::suspending);
+    if (slot->worker) return end_worker(slot);
+    if (slot->criu) slot->criu->kill();  // its end goes on in thaw_given_up()
+}
+
+// Stops waiting for a quiet moment; an image that waits for one has not begun and is not made.
+void Pool::give_up_quiet(const SlotPtr& slot) {
+    if (slot->quiet_timer->is_active()) slot->is_imaging = false;
+    slot->quiet_timer->cancel();
+}
+
 void Pool::begin_suspend(const SlotPtr& slot) {
     const bool image_first = slot->order == Order::suspend && !slot->is_imaging && wants_image(slot) && [&] {
         std::lock_guard lock(mutex_);
@@ -118,7 +132,7 @@ void Pool::begin_suspend(const SlotPtr& slot) {
     }();
     move(*slot, State::suspending);
     slot->idle_timer->cancel();
-    slot->quiet_timer->cancel();
+    give_up_quiet(slot);
     if (image_first) return make_image(slot, [] {}, [this, slot] { end_worker(slot); });
     end_worker(slot);
 }

@@ -6,6 +6,7 @@
 #include "gpu/slot.hh"
 #include "gpu/worker_log.hh"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -53,7 +54,7 @@ void Pool::advance(const SlotPtr& slot) {
 }
 
 void Pool::start_cold(const SlotPtr& slot) {
-    auto plan = plan_worker(slot->model, options_.folders, options_.programs);
+    auto plan = plan_worker(slot->model, options_.folders, programs_);
     move(*slot, State::starting);
     if (!plan) return start_failed(slot, plan.error());
     auto worker = Worker::start(loop_, *plan, options_.launcher, [this, slot](Ending ending) { worker_ended(slot, ending); });
@@ -65,6 +66,7 @@ void Pool::start_cold(const SlotPtr& slot) {
         slot->pid = slot->worker->pid();
         ++slot->generation;
         slot->leases = 0;
+        slot->last_error.clear();  // of an earlier start: this one will have its own
     }
     const pid_t pid = slot->worker->pid();
     options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), plan->token});
@@ -135,7 +137,7 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
     const std::string words = slot->worker->last_words();
     rotate_worker_log(slot->worker->plan().log);
     slot->idle_timer->cancel();
-    slot->quiet_timer->cancel();
+    give_up_quiet(slot);
     slot->log_timer->cancel();
     options_.catalogue->remove_running(slot->name);
     // The worker's own callback is on the stack: let it go after this.
@@ -154,7 +156,9 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
     } else {
         log::warning("{}: its worker {}", slot->name, ending.text());
         const bool young = Clock::now() - slot->ready_at < crash_is_young;
-        slot->failures = young ? slot->failures + 1 : 0;
+        // SIGKILL comes from outside: no failure of an engine that had work given to it.
+        const bool is_victim = ending.signal == SIGKILL && slot->served > 0;
+        slot->failures = young && !is_victim ? slot->failures + 1 : 0;
         constexpr int young_crashes_max = 5;
         if (slot->failures >= young_crashes_max) {
             return start_failed(slot, Error{Kind::engine, fmt::format("its worker {} again and again", ending.text()), words});
@@ -186,7 +190,7 @@ void Pool::check_alive(const SlotPtr& slot) {
 }
 
 void Pool::thaw(const SlotPtr& slot) {
-    auto plan = plan_worker(slot->model, options_.folders, options_.programs);
+    auto plan = plan_worker(slot->model, options_.folders, programs_);
     if (!plan) {
         move(*slot, State::stopped);
         return start_cold(slot);  // fails with the same reason, said once
@@ -206,8 +210,10 @@ void Pool::thaw(const SlotPtr& slot) {
     auto call = CriuCall::restore(loop_, options_.criu, slot->snapshot->path / "image", log->get(), plan->log,
                                   [this, slot, plan = *plan, pid, start](Result<void> restored) {
                                       loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});
-                                      if (!restored) return thaw_failed(slot, restored.error());
-                                      thawed(slot, plan, pid, start);
+                                      if (restored && !is_given_up(slot)) return thawed(slot, plan, pid, start);
+                                      end_half_made(loop_, pid);
+                                      if (is_given_up(slot)) return thaw_given_up(slot);
+                                      thaw_failed(slot, restored.error());
                                   });
     if (!call) return thaw_failed(slot, call.error());
     slot->criu = std::move(*call);
@@ -215,22 +221,23 @@ void Pool::thaw(const SlotPtr& slot) {
 
 void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock::time_point start) {
     const double criu_ms = ms_since(start);
-    auto worker = Worker::adopt(loop_, plan, pid, [this, slot](Ending ending) { worker_ended(slot, ending); });
+    // Its environment is that of the process in the image, and so is its token.
+    WorkerPlan its_plan = plan;
+    its_plan.token.clear();
+    if (const size_t at = slot->snapshot->fingerprint.find("\ntoken "); at != std::string::npos) {
+        its_plan.token = slot->snapshot->fingerprint.substr(at + 7, 32);
+    }
+    auto worker = Worker::adopt(loop_, its_plan, pid, [this, slot](Ending ending) { worker_ended(slot, ending); });
     if (!worker) return thaw_failed(slot, worker.error());
     slot->worker = std::move(*worker);
     slot->served = 0;
-    std::string token;
     {
         std::lock_guard lock(mutex_);
         slot->pid = pid;
         ++slot->generation;
         slot->leases = 0;
     }
-    // Its environment is that of the process in the image, and so is its token.
-    if (const size_t at = slot->snapshot->fingerprint.find("\ntoken "); at != std::string::npos) {
-        token = slot->snapshot->fingerprint.substr(at + 7, 32);
-    }
-    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), token});
+    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), its_plan.token});
     slot->worker->await_ready([this, slot, start, criu_ms](Result<void> ready) {
         if (!ready) {
             slot->worker->end(true);  // worker_ended goes on with a cold start
@@ -244,6 +251,17 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock:
         log::info("{}: thawed (pid {}) in {:.1f} ms, criu {:.1f} ms", slot->name, slot->worker->pid(), ms_since(start), criu_ms);
         became_ready(slot, Wake::thawed);
     });
+}
+
+bool Pool::is_given_up(const SlotPtr& slot) const {
+    std::lock_guard lock(mutex_);
+    return slot->state == State::suspending;
+}
+
+// Told to end while CRIU was at work. The image is still good.
+void Pool::thaw_given_up(const SlotPtr& slot) {
+    move(*slot, slot->snapshot ? State::asleep : State::stopped);
+    finish_order(slot, {});
 }
 
 // Whatever went wrong with an image, the request that asked is answered by a cold start.

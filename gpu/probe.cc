@@ -8,6 +8,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -26,6 +28,28 @@ sockaddr_in loopback(int port) {
 
 int connect_with(int fd, const void* address, size_t size) {
     return ::connect(fd, static_cast<const sockaddr*>(address), static_cast<socklen_t>(size));
+}
+
+// Whether the answer has all that its head promises. An engine may keep the connection open, though it was asked not to.
+bool is_whole(std::string_view answer) {
+    const size_t end = answer.find("\r\n\r\n");
+    if (end == std::string_view::npos) return false;
+    std::string head(answer.substr(0, end + 2));
+    std::ranges::transform(head, head.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    if (head.find("\r\ntransfer-encoding: chunked\r\n") != std::string::npos) return answer.ends_with("\r\n0\r\n\r\n");
+    constexpr std::string_view name = "\r\ncontent-length:";
+    size_t at = head.find(name);
+    if (at == std::string::npos) return false;
+    at = head.find_first_not_of(' ', at + name.size());
+    uint64_t length = 0;
+    const auto [after, code] = std::from_chars(head.data() + at, head.data() + head.size(), length);
+    return code == std::errc{} && answer.size() - end - 4 >= length;
+}
+
+int status_in(std::string_view answer) {
+    int status = 0;
+    if (answer.starts_with("HTTP/1.") && answer.size() > 12) std::from_chars(&answer[9], &answer[12], status);
+    return status;
 }
 
 }  // namespace
@@ -73,7 +97,6 @@ Probe::Probe(EventLoop& loop, const Endpoint& endpoint, const std::string& path,
         request_ += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", body.size());
     }
     request_ += "\r\n" + body;
-    wants_body_ = !body.empty();
     auto socket = connect_to(endpoint);
     if (!socket) {
         // Called back from the loop, never from within the constructor.
@@ -105,12 +128,9 @@ void Probe::on_ready() {
     if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (count > 0 && answer_.size() < probe_answer_bytes_max) {
         answer_.append(buffer, static_cast<size_t>(count));
-        // Asked for its status alone, an engine need not close the connection first; not all do.
-        if (wants_body_ || answer_.find("\r\n") == std::string::npos) return;
+        if (!is_whole(answer_)) return;
     }
-    int status = 0;
-    if (answer_.starts_with("HTTP/1.") && answer_.size() > 12) std::from_chars(&answer_[9], &answer_[12], status);
-    finish(status);
+    finish(status_in(answer_));
 }
 
 void Probe::finish(int status) {

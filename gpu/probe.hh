@@ -30,7 +30,6 @@ class Probe {
 
     Fd socket_;
     std::string request_;
-    bool wants_body_ = false;
     std::string answer_;
     OnStatus on_status_;
     EventLoop* loop_ = nullptr;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 
@@ -69,8 +70,21 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
 
 bool has_token(pid_t pid, const std::string& token) {
     constexpr size_t environ_bytes_max = 4 * 1024 * 1024;
+    if (token.empty()) return false;
     auto environment = read_file(fmt::format("/proc/{}/environ", pid), environ_bytes_max);
     return environment && environment->find(fmt::format("{}={}", token_variable, token)) != std::string::npos;
+}
+
+void end_half_made(EventLoop& loop, pid_t pid) {
+    const auto ours = process_tree(::getpid());
+    if (pid <= 1 || std::ranges::find(ours, pid) == ours.end()) return;
+    for (const pid_t member : process_tree(pid)) {
+        ::kill(member, SIGKILL);
+        // Kept by its own callback until it is reaped: nobody else knows of it.
+        auto holder = std::make_shared<std::unique_ptr<Process>>();
+        auto process = Process::watch(loop, member, [&loop, holder](Ending) { loop.post([holder] {}); });
+        if (process) *holder = std::move(*process);
+    }
 }
 
 Worker::Worker(EventLoop& loop, WorkerPlan plan, OnEnd on_end)
@@ -198,6 +212,16 @@ void Worker::end(bool at_once) {
     kill_timer_.start(term_grace, [this] { kill_session(pid()); });
 }
 
+// The rest of its session, and what left the session but carries its token: orphans, so by now our children.
+std::vector<pid_t> Worker::left_behind() const {
+    std::vector<pid_t> found = session_members(pid());
+    for (const pid_t other : process_tree(::getpid())) {
+        if (has_token(other, plan_.token) && std::ranges::find(found, other) == found.end()) found.push_back(other);
+    }
+    std::erase(found, pid());
+    return found;
+}
+
 // The leader is gone; what is left of its session goes too, and only then is the worker's end told.
 void Worker::on_leader_end(Ending ending) {
     kill_timer_.cancel();
@@ -205,8 +229,7 @@ void Worker::on_leader_end(Ending ending) {
     ending_ = ending;
     on_ready_ = nullptr;
     finish_ready({});
-    for (const pid_t other : session_members(pid())) {
-        if (other == pid()) continue;
+    for (const pid_t other : left_behind()) {
         ::kill(other, SIGKILL);
         auto process = Process::watch(loop_, other, [this](Ending) {
             if (--others_left_ == 0) on_end_(ending_);  // may destroy this

@@ -30,8 +30,12 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
 
 inline constexpr std::string_view token_variable = "TORPOR_WORKER_TOKEN";
 
-// Whether this process has this token in its environment.
+// Whether this process has this token in its environment; never, if it is empty.
 bool has_token(pid_t pid, const std::string& token);
+
+// Ends what a thaw that did not come to its end made of the process `pid`: our child and all its descendants.
+// Loop thread.
+void end_half_made(EventLoop& loop, pid_t pid);
 
 class Worker {
   public:
@@ -67,6 +71,7 @@ class Worker {
   private:
     void on_leader_end(Ending ending);
     void watch_for_signs();
+    std::vector<pid_t> left_behind() const;
     void on_sign_of_life();
     void ask();
     void finish_ready(Result<void> result);

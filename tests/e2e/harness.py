@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 BUILD = pathlib.Path(os.environ.get("TORPOR_BUILD", "build")).resolve()
 DATA = pathlib.Path(os.environ.get("TORPOR_DATA") or
                     pathlib.Path(os.environ.get("XDG_DATA_HOME", pathlib.Path.home() / ".local/share")) / "torpor")
 MODEL = DATA / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-SECONDS_MAX = 120
+SECONDS_MAX = int(os.environ.get("TORPOR_TEST_SECONDS", "120"))
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -22,15 +23,24 @@ class UnixConnection(http.client.HTTPConnection):
         self.path = path
 
     def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(self.timeout)
+        try:
+            sock.connect(self.path)
+        except OSError:
+            sock.close()
+            raise
+        self.sock = sock
 
 
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def is_alive(pid):
+    return pid > 0 and pathlib.Path(f"/proc/{pid}").exists()
 
 
 class Torpord:
@@ -40,12 +50,16 @@ class Torpord:
         self.port = free_port()
         pathlib.Path(self.folder, "config.toml").write_text(config or f'[http]\ntcp = "127.0.0.1:{self.port}"\n')
         self.process = None
+        self.variables = {}  # for its environment, over the usual ones; None: not set
+
+    def environment(self):
+        variables = dict(os.environ, TORPOR_DIR=self.folder, TORPOR_DATA=str(DATA)) | self.variables
+        return {name: value for name, value in variables.items() if value is not None}
 
     def start(self):
         """Starts it and waits until it says that it is ready; returns what it said."""
         reader, writer = os.pipe()
-        environment = dict(os.environ, TORPOR_DIR=self.folder, TORPOR_DATA=str(DATA))
-        self.process = subprocess.Popen([BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=environment,
+        self.process = subprocess.Popen([BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=self.environment(),
                                         pass_fds=[writer], stdin=subprocess.DEVNULL)
         os.close(writer)
         with os.fdopen(reader) as said:
@@ -64,6 +78,21 @@ class Torpord:
     def log(self):
         path = pathlib.Path(self.folder, "logs/torpord.log")
         return path.read_text() if path.exists() else ""
+
+    def doctor(self):
+        return {check["name"]: check for check in self.get("/api/doctor")["checks"]}
+
+    def need_freezing(self, test):
+        criu = self.doctor()["criu"]
+        if not criu["ok"]:
+            test.skipTest(criu["message"])
+
+    def wait_until(self, is_so, what=""):
+        """Polls what gives no sign of its own."""
+        end = time.monotonic() + SECONDS_MAX
+        while not is_so():
+            assert time.monotonic() < end, f"{what} did not come about\n{self.log()[-4000:]}"
+            time.sleep(0.01)
 
     def connection(self, tcp=False):
         if tcp:

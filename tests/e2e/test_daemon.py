@@ -1,24 +1,21 @@
 """The daemon by itself: start, stop, access, configuration. No engine needed."""
 import pathlib
+import re
 import signal
+import stat
 import unittest
 
 from harness import Torpord, free_port
 
-ROUTES = [  # method, path, scope
-    ("GET", "/healthz", "open"), ("GET", "/readyz", "open"),
-    ("POST", "/v1/chat/completions", "models"), ("POST", "/v1/completions", "models"), ("POST", "/v1/responses", "models"),
-    ("POST", "/v1/embeddings", "models"), ("POST", "/v1/messages", "models"),
-    ("POST", "/v1/messages/count_tokens", "models"), ("GET", "/v1/models", "models"), ("GET", "/v1/models/x", "models"),
-    ("GET", "/api/version", "models"), ("GET", "/api/doctor", "admin"), ("GET", "/api/models", "admin"),
-    ("POST", "/api/models", "owner"), ("GET", "/api/models/x", "admin"), ("DELETE", "/api/models/x", "owner"),
-    ("POST", "/api/models/x/suspend", "admin"), ("POST", "/api/models/x/resume", "admin"),
-    ("POST", "/api/models/x/stop", "admin"), ("GET", "/api/models/x/logs", "admin"), ("GET", "/api/snapshots", "admin"),
-    ("DELETE", "/api/snapshots/x", "admin"), ("GET", "/api/keys", "admin"), ("POST", "/api/keys", "owner"),
-    ("DELETE", "/api/keys/x", "owner"), ("POST", "/api/reload", "owner"), ("POST", "/api/shutdown", "owner"),
-    ("GET", "/nowhere", "models"),
-]
+TABLE = pathlib.Path(__file__).resolve().parents[2] / "daemon/routes.cc"
+METHODS = {"get": "GET", "post": "POST", "remove": "DELETE"}
 RANK = ["open", "models", "sessions", "admin", "owner"]
+
+
+def routes():
+    """Method, path and scope of every route that there is; the source is the one table."""
+    found = re.findall(r'Route\{Method::(\w+), "([^"]+)", Scope::(\w+)', TABLE.read_text())
+    return [(METHODS[method], re.sub(r"\{\w+\}", "x", pattern), scope) for method, pattern, scope in found]
 
 
 class DaemonTest(unittest.TestCase):
@@ -35,7 +32,10 @@ class DaemonTest(unittest.TestCase):
             status, _, made = self.torpord.call("POST", "/api/keys", {"name": scope, "scope": scope})
             self.assertEqual(status, 201, made)
             keys[scope] = made["key"]
-        for method, path, needed in ROUTES:
+        table = routes()
+        self.assertGreater(len(table), 20)
+        self.assertEqual(len(table), TABLE.read_text().count("Route{Method::"))
+        for method, path, needed in [*table, ("GET", "/nowhere", "models")]:
             for scope, key in keys.items():
                 headers = {"Authorization": "Bearer " + key} if key else {}
                 status = self.torpord.call(method, path, {} if method == "POST" else None, headers, tcp=True)[0]
@@ -72,8 +72,7 @@ class DaemonTest(unittest.TestCase):
         other = Torpord(f'[http]\ntcp = "127.0.0.1:{self.torpord.port}"\n')
         try:
             self.assertEqual(other.start(), "ready\n")
-            checks = {check["name"]: check for check in other.get("/api/doctor")["checks"]}
-            self.assertFalse(checks["tcp"]["ok"])
+            self.assertFalse(other.doctor()["tcp"]["ok"])
         finally:
             other.remove()
 
@@ -87,6 +86,41 @@ class DaemonTest(unittest.TestCase):
         file.write_text('engine = "llama-server"\npath = "/x"\n')
         self.assertEqual(self.torpord.call("POST", "/api/reload")[2]["models"], 1)
         self.assertEqual(self.torpord.call("POST", "/v1/chat/completions", {"model": "bad"})[0], 502)
+
+    def test_a_config_broken_at_the_start_is_said_and_mended_by_reload(self):
+        self.torpord.stop()
+        file = pathlib.Path(self.torpord.folder, "config.toml")
+        good = file.read_text()
+        file.write_text(good + '[engines]\nlama-server = "/bin/true"\n')
+        self.assertEqual(self.torpord.start(), "ready\n")
+        check = self.torpord.doctor()["config"]
+        self.assertFalse(check["ok"])
+        self.assertIn("config.toml:4", check["message"])
+        self.assertIn("did you mean llama-server?", check["message"])
+        self.assertEqual(self.torpord.call("GET", "/readyz")[0], 200)
+        self.assertEqual(self.torpord.call("POST", "/api/reload")[0], 400)
+
+        file.write_text(good + '[engines]\nllama-server = "/nowhere/llama-server"\n')
+        pathlib.Path(self.torpord.folder, "models").mkdir(exist_ok=True)
+        pathlib.Path(self.torpord.folder, "models/m.toml").write_text('engine = "llama-server"\npath = "/dev/null"\n')
+        self.assertEqual(self.torpord.call("POST", "/api/reload")[2]["models"], 1)
+        self.assertTrue(self.torpord.doctor()["config"]["ok"])
+        status, _, answer = self.torpord.chat("m")
+        self.assertEqual(status, 502)
+        self.assertIn("/nowhere/llama-server", answer["error"]["message"])
+
+    def test_files_are_for_their_owner_only(self):
+        key = self.torpord.call("POST", "/api/keys", {"name": "k"})[2]["key"]
+        self.torpord.call("POST", "/api/models", {"name": "m", "engine": "custom", "command": ["/bin/cat", "{socket}"]})
+        self.torpord.call("GET", "/v1/models", None, {"x-api-key": key}, tcp=True)
+        root = pathlib.Path(self.torpord.folder)
+        found = {path.relative_to(root).as_posix(): stat.S_IMODE(path.lstat().st_mode) for path in root.rglob("*")}
+        self.assertEqual(stat.S_IMODE(root.stat().st_mode), 0o700)
+        for name in ("torpor.sock", "torpor.db", "torpor.db-wal", "torpor.pid", "torpor.lock", "logs/torpord.log", "models/m.toml"):
+            self.assertEqual(oct(found[name]), oct(0o600), name)
+        del found["config.toml"]  # written by this test
+        for name, mode in found.items():
+            self.assertEqual(mode & 0o077, 0, f"{name} {mode:o}")
 
     def test_bad_bodies_get_a_clear_400(self):
         connection = self.torpord.connection()

@@ -7,11 +7,7 @@ import threading
 import time
 import unittest
 
-from harness import MODEL, Torpord
-
-
-def is_alive(pid):
-    return pid > 0 and pathlib.Path(f"/proc/{pid}").exists()
+from harness import MODEL, Torpord, UnixConnection, is_alive
 
 
 @unittest.skipUnless(MODEL.exists(), "the small model is not there; packaging/setup/fetch-worker-parts fetches it")
@@ -20,7 +16,7 @@ class ModelTest(unittest.TestCase):
     def setUpClass(cls):
         cls.torpord = Torpord()
         assert cls.torpord.start() == "ready\n"
-        cls.torpord.add_model("smol", aliases=["little"], args=["-c", "2048"])
+        cls.torpord.add_model("smol", aliases=["little"], args=["-c", "2048", "--slots"])
 
     @classmethod
     def tearDownClass(cls):
@@ -32,11 +28,17 @@ class ModelTest(unittest.TestCase):
         return model
 
     def need_freezing(self):
-        checks = {check["name"]: check for check in self.torpord.get("/api/doctor")["checks"]}
-        if not checks["criu"]["ok"]:
-            self.skipTest(checks["criu"]["message"])
+        self.torpord.need_freezing(self)
 
     def test_every_wire_answers_whole_and_streamed(self):
+        self.every_wire()
+
+    def test_every_wire_answers_over_tcp_with_a_key(self):
+        key = self.torpord.call("POST", "/api/keys", {"name": "wires"})[2]["key"]
+        self.every_wire(tcp=True, sent={"x-api-key": key})
+        self.embed("embed-tcp", tcp=True, headers={"Authorization": "Bearer " + key})
+
+    def every_wire(self, tcp=False, sent=None):
         message = [{"role": "user", "content": "Hi"}]
         for path, body in (("/v1/chat/completions", {"messages": message, "max_tokens": 4}),
                            ("/v1/completions", {"prompt": "Hi", "max_tokens": 4}),
@@ -44,7 +46,7 @@ class ModelTest(unittest.TestCase):
                            ("/v1/messages", {"messages": message, "max_tokens": 4})):
             for stream in (False, True):
                 with self.subTest(path=path, stream=stream):
-                    status, headers, answer = self.torpord.call("POST", path, {"model": "little", "stream": stream, **body})
+                    status, headers, answer = self.torpord.call("POST", path, {"model": "little", "stream": stream, **body}, sent, tcp)
                     self.assertEqual(status, 200, answer)
                     self.assertIn("wake;dur=", headers["Server-Timing"])
                     if stream:
@@ -53,14 +55,17 @@ class ModelTest(unittest.TestCase):
                     else:
                         self.assertEqual(answer["model"], "smol")
         self.assertGreater(self.torpord.call("POST", "/v1/messages/count_tokens",
-                                             {"model": "smol", "messages": message})[2]["input_tokens"], 0)
+                                             {"model": "smol", "messages": message}, sent, tcp)[2]["input_tokens"], 0)
 
     def test_embeddings(self):
-        self.torpord.add_model("embed", args=["--embeddings", "--pooling", "mean", "-c", "512"])
-        status, _, answer = self.torpord.call("POST", "/v1/embeddings", {"model": "embed", "input": "hello"})
+        self.embed("embed")
+
+    def embed(self, name, **how):
+        self.torpord.add_model(name, args=["--embeddings", "--pooling", "mean", "-c", "512"], snapshot="off")
+        status, _, answer = self.torpord.call("POST", "/v1/embeddings", {"model": name, "input": "hello"}, **how)
         self.assertEqual(status, 200, answer)
         self.assertGreater(len(answer["data"][0]["embedding"]), 100)
-        self.assertEqual(self.torpord.call("DELETE", "/api/models/embed")[0], 200)
+        self.assertEqual(self.torpord.call("DELETE", "/api/models/" + name)[0], 200)
 
     def test_frozen_thawed_killed_and_still_answering(self):
         self.need_freezing()
@@ -112,19 +117,55 @@ class ModelTest(unittest.TestCase):
         self.assertEqual(failures[:3], [])
         self.assertEqual(len({answer["id"] for answer in answers}), 200)
 
-    def test_a_client_that_leaves_frees_the_slot(self):
+    def begin_stream(self, path="/v1/chat/completions", **body):
+        """A long stream from which something came already: the connection, and the answer."""
         connection = self.torpord.connection()
-        connection.request("POST", "/v1/chat/completions",
-                           json.dumps({"model": "smol", "stream": True, "max_tokens": 1500, "ignore_eos": True,
-                                       "messages": [{"role": "user", "content": "Count."}]}))
-        connection.getresponse().read(10)
-        self.assertEqual(self.torpord.get("/api/models/smol")["requests"], 1)
-        connection.sock.close()
+        connection.request("POST", path, json.dumps({"model": "smol", "stream": True, "ignore_eos": True, **body}))
+        answer = connection.getresponse()
+        self.assertTrue(answer.read1(100).startswith((b"data: ", b"event: ")))
+        return connection, answer
+
+    def busy_slots(self):
+        """As the engine itself tells."""
+        connection = UnixConnection(self.torpord.folder + "/workers/smol.sock")
+        connection.request("GET", "/slots")
+        slots = json.loads(connection.getresponse().read())
         connection.close()
-        end = time.monotonic() + 5
-        while self.torpord.get("/api/models/smol")["requests"] and time.monotonic() < end:
+        return sum(slot["is_processing"] for slot in slots)
+
+    def test_a_client_that_leaves_frees_the_slot(self):
+        connection, answer = self.begin_stream(max_tokens=1500, messages=[{"role": "user", "content": "Count."}])
+        self.assertEqual(self.torpord.get("/api/models/smol")["requests"], 1)
+        self.assertEqual(self.busy_slots(), 1)
+        answer.close()
+        connection.close()
+        end = time.monotonic() + 1  # the promise: within a second
+        while self.busy_slots() and time.monotonic() < end:
             time.sleep(0.02)
+        self.assertEqual(self.busy_slots(), 0)
         self.assertEqual(self.torpord.get("/api/models/smol")["requests"], 0)
+
+    def test_a_worker_killed_in_mid_stream_is_an_error_event_and_the_next_request_thaws(self):
+        self.need_freezing()
+        self.assertEqual(self.torpord.chat("smol")[0], 200)
+        self.freeze()
+        message = [{"role": "user", "content": "Count."}]
+        for path, body in (("/v1/chat/completions", {"messages": message, "max_tokens": 1500}),
+                           ("/v1/messages", {"messages": message, "max_tokens": 1500}),
+                           ("/v1/responses", {"input": "Count.", "max_output_tokens": 1500})):
+            with self.subTest(path=path):
+                connection, answer = self.begin_stream(path, **body)
+                os.kill(self.torpord.get("/api/models/smol")["pid"], signal.SIGKILL)
+                *_, event = answer.read().decode().strip().split("\n\n")
+                connection.close()
+                name, _, data = event.rpartition("data: ")
+                self.assertEqual(name, "" if path.endswith("completions") else "event: error\n")
+                last = json.loads(data)
+                self.assertEqual(last.get("type"), None if path.endswith("completions") else "error")
+                self.assertIn("engine", last["message"] if path.endswith("responses") else last["error"]["message"])
+                status, headers, answer = self.torpord.chat("smol")
+                self.assertEqual(status, 200, answer)
+                self.assertIn("desc=thawed", headers["Server-Timing"])
 
     def test_an_unknown_model_names_the_nearest(self):
         status, _, answer = self.torpord.chat("smoll")

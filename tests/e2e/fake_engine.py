@@ -1,0 +1,148 @@
+"""An engine that misbehaves on demand, for the `custom` engine: `python3 fake_engine.py FOLDER SOCKET`.
+
+FOLDER holds its script. `load` says what to do at the start: `ok`, `die WORDS` or `hang` (before it listens).
+`health` says what the readiness path does: `ok`, `hang`, or `open` (answers, and leaves the connection open).
+`ignore-sigterm`, `child` and `stray-child` are honoured where such a file exists. What to do with one request stands
+in its body as "do". What happens is told as lines into the pipe FOLDER/events, where the test listens.
+"""
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+FOLDER = pathlib.Path(sys.argv[1])
+FOREVER = threading.Event()
+
+
+def script(name):
+    file = FOLDER / name
+    return file.read_text().strip() if file.exists() else "ok"
+
+
+def tell(event):
+    try:
+        pipe = os.open(FOLDER / "events", os.O_WRONLY | os.O_NONBLOCK)
+        os.write(pipe, event.encode() + b"\n")
+        os.close(pipe)
+    except OSError:
+        pass  # the test has gone
+
+
+def read_request(stream):
+    """Path and body, or nothing when the client has gone."""
+    line = stream.readline().split()
+    if len(line) < 2:
+        return None
+    length = 0
+    while (header := stream.readline().strip()):
+        name, _, value = header.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    body = stream.read(length)
+    return line[1].decode(), json.loads(body) if body else {}
+
+
+def whole(text, more="", length=None):
+    return (f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{more}"
+            f"Content-Length: {len(text) if length is None else length}\r\n\r\n{text}").encode()
+
+
+def chunk(text):
+    return f"{len(text):x}\r\n{text}\r\n".encode()
+
+
+def begin_stream(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
+                       chunk('event: first\ndata: {"first":true}\n\n'))
+
+
+def answer(connection, body):
+    """Does what the request says; false ends the connection."""
+    what = body.get("do", "ok")
+    text = json.dumps({"model": body.get("model"), "pid": os.getpid()})
+    if what == "not-http":
+        connection.sendall(b"220 mail.example.org ESMTP\r\n\r\n")
+    elif what == "too-short":
+        connection.sendall(whole(text, length=len(text) + 100))
+    elif what == "too-long":
+        connection.sendall(whole(text) + b"and then some")
+    elif what == "bad-length":
+        connection.sendall(whole(text, length="many"))
+    elif what == "cut":
+        begin_stream(connection)
+    elif what == "hold":  # a stream that goes on until the client leaves or the test lets it end
+        begin_stream(connection)
+        tell("holding")
+        gate = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        gate.bind(body["gate"])
+        gate.recv(16)
+        connection.sendall(chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
+        return True
+    elif what == "close":  # after an answer that promised to keep the connection
+        connection.sendall(whole(text, "Connection: keep-alive\r\n"))
+    elif what == "exit-when-closed":  # leaves as soon as the daemon closes the connection that it kept
+        connection.sendall(whole(text))
+        connection.recv(1)
+        os._exit(0)
+    elif what == "crash":
+        os._exit(1)
+    elif what == "exit":
+        connection.sendall(whole(text, "Connection: close\r\n"))
+        connection.close()
+        os._exit(0)
+    else:
+        connection.sendall(whole(text))
+        return True
+    return False
+
+
+def health(connection):
+    what = script("health")
+    tell("health " + what)
+    if what == "hang":
+        FOREVER.wait()
+    connection.sendall(whole("{}"))
+    if what == "open":
+        FOREVER.wait()
+
+
+def serve(connection):
+    with connection, connection.makefile("rb") as stream:
+        try:
+            while (request := read_request(stream)):
+                if request[0] == "/health":
+                    return health(connection)
+                tell(f"request {request[1].get('model')}")
+                if not answer(connection, request[1]):
+                    return
+        except OSError:
+            pass
+
+
+def main():
+    if (FOLDER / "ignore-sigterm").exists():
+        signal.signal(signal.SIGTERM, lambda *_: tell("sigterm"))
+    for name in ("child", "stray-child"):
+        if (FOLDER / name).exists():
+            child = subprocess.Popen(["sleep", "1000"], start_new_session=name == "stray-child")
+            tell(f"{name} {child.pid}")
+    tell(f"loading {os.getpid()}")
+    load, _, words = script("load").partition(" ")
+    if load == "die":
+        print(words, flush=True)
+        sys.exit(3)
+    if load == "hang":
+        FOREVER.wait()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[2])
+    listener.listen(64)
+    while True:
+        connection = listener.accept()[0]
+        threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+
+main()

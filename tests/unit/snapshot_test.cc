@@ -1,0 +1,126 @@
+#include "gpu/snapshot.hh"
+
+#include "temporary_folder.hh"
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+
+using namespace torpor;
+using gpu::Snapshot;
+
+namespace {
+
+void write(const std::filesystem::path& file, std::string_view text) {
+    std::ofstream(file, std::ios::trunc) << text;
+}
+
+// A snapshot that says of this very process what would be said of a worker; `weights` is mapped.
+struct Frozen {
+    TemporaryFolder folder;
+    std::filesystem::path weights = folder / "weights.gguf";
+    std::filesystem::path criu = folder / "criu";
+    std::vector<std::string> command{"/usr/bin/engine", "--model", "two words", "100%\n"};
+    Snapshot snapshot;
+
+    Frozen() {
+        write(weights, "weights");
+        write(criu, "criu");
+        std::filesystem::create_directories(folder / "snap/image");
+        write(folder / "snap/image/pages-1.img", "pages");
+        const int fd = ::open(weights.c_str(), O_RDONLY | O_CLOEXEC);
+        void* mapped = ::mmap(nullptr, 7, PROT_READ, MAP_PRIVATE, fd, 0);
+        ::close(fd);
+        REQUIRE(mapped != MAP_FAILED);
+        snapshot.path = folder / "snap";
+        snapshot.bytes = gpu::bytes_below(folder / "snap/image");
+        snapshot.fingerprint = gpu::take_fingerprint(::getpid(), command, criu);
+        ::munmap(mapped, 7);
+    }
+
+    std::string why() const { return gpu::why_void(snapshot, command, criu).value_or("valid"); }
+
+    // As if the fact had been another one when the image was made.
+    void change(std::string_view line_start) {
+        const size_t at = snapshot.fingerprint.find("\n" + std::string(line_start));
+        REQUIRE(at != std::string::npos);
+        snapshot.fingerprint.insert(snapshot.fingerprint.find('\n', at + 1), "x");
+    }
+};
+
+}  // namespace
+
+TEST_CASE("a snapshot is valid while nothing changes") {
+    const Frozen frozen;
+    CHECK(frozen.why() == "valid");
+    CHECK(frozen.snapshot.fingerprint.find(frozen.weights) != std::string::npos);
+}
+
+TEST_CASE("each fact that changed gives its own reason") {
+    Frozen frozen;
+    SUBCASE("arguments") {
+        frozen.command.emplace_back("--more");
+        CHECK(frozen.why() == "the engine's arguments changed");
+    }
+    SUBCASE("arguments that are split elsewhere") {
+        frozen.command = {"/usr/bin/engine", "--model", "two", "words", "100%\n"};
+        CHECK(frozen.why() == "the engine's arguments changed");
+    }
+    SUBCASE("kernel") {
+        frozen.change("kernel ");
+        CHECK(frozen.why() == "the kernel changed");
+    }
+    SUBCASE("processor") {
+        frozen.change("cpu ");
+        CHECK(frozen.why() == "the processor changed");
+    }
+    SUBCASE("CRIU") {
+        write(frozen.criu, "a newer criu");
+        CHECK(frozen.why() == "CRIU changed");
+    }
+    SUBCASE("a mapped file's size") {
+        write(frozen.weights, "other weights");
+        CHECK(frozen.why() == frozen.weights.string() + " changed");
+    }
+    SUBCASE("a mapped file's time") {
+        const timespec times[2] = {{1, 0}, {1, 0}};
+        REQUIRE(::utimensat(AT_FDCWD, frozen.weights.c_str(), times, 0) == 0);
+        CHECK(frozen.why() == frozen.weights.string() + " changed");
+    }
+    SUBCASE("a mapped file that is gone") {
+        std::filesystem::remove(frozen.weights);
+        CHECK(frozen.why() == frozen.weights.string() + " changed");
+    }
+    SUBCASE("a truncated image") {
+        write(frozen.folder / "snap/image/pages-1.img", "page");
+        CHECK(frozen.why() == "its files do not have the size they had");
+    }
+    SUBCASE("no image") {
+        std::filesystem::remove_all(frozen.folder / "snap");
+        CHECK(frozen.why() == "its folder is gone");
+    }
+}
+
+TEST_CASE("an image is published whole, private, and in the place of an older one") {
+    TemporaryFolder folder;
+    const auto place = folder / "m", beside = folder / "m.new";
+    std::filesystem::create_directories(place / "image");
+    write(place / "image/old.img", "old");
+    std::filesystem::create_directories(beside / "image");
+    write(beside / "image/new.img", "new");
+    ::chmod((beside / "image/new.img").c_str(), 0644);
+    REQUIRE(gpu::publish(beside, place, "pid 1\n"));
+    CHECK(!std::filesystem::exists(beside));
+    CHECK(!std::filesystem::exists(place / "image/old.img"));
+    CHECK(gpu::bytes_below(place / "image") == 3);
+    CHECK(std::filesystem::file_size(place / "fingerprint") == 6);
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(place)) {
+        struct stat info{};
+        REQUIRE(::stat(entry.path().c_str(), &info) == 0);
+        CHECK_MESSAGE((info.st_mode & 0077) == 0, entry.path().string());
+    }
+}

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -209,6 +210,21 @@ uint64_t memory_of(const std::vector<pid_t>& pids) {
         sum += std::strtoull(text->c_str() + at + 5, nullptr, 10) * 1024;
     }
     return sum;
+}
+
+void kill_and_wait(const std::vector<pid_t>& pids, std::chrono::milliseconds time_max) {
+    std::vector<Fd> ends;
+    for (const pid_t pid : pids) {
+        Fd end(open_pidfd(pid));
+        ::kill(pid, SIGKILL);
+        if (end) ends.push_back(std::move(end));
+    }
+    const auto deadline = std::chrono::steady_clock::now() + time_max;
+    for (const Fd& end : ends) {
+        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+        pollfd wait{end.get(), POLLIN, 0};
+        ::poll(&wait, 1, static_cast<int>(std::max<int64_t>(0, left.count())));
+    }
 }
 
 void kill_session(pid_t leader) {

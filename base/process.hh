@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -81,6 +82,10 @@ std::vector<pid_t> session_members(pid_t leader);
 
 // Proportional set size of all these processes, in bytes.
 uint64_t memory_of(const std::vector<pid_t>& pids);
+
+// SIGKILL to all of them, and waits until they have ended, but not longer than `time_max`. For the start, before the
+// loop runs.
+void kill_and_wait(const std::vector<pid_t>& pids, std::chrono::milliseconds time_max);
 
 // SIGKILL to all members of the session; those of our own children that died of it are reaped.
 void kill_session(pid_t leader);

@@ -32,7 +32,7 @@ inline constexpr std::chrono::seconds crash_is_young{10};            // a worker
 // Ending.
 inline constexpr std::chrono::milliseconds dying_time_max{250};      // from the first reset to the reaping
 inline constexpr std::chrono::seconds term_grace{3};                 // between SIGTERM and SIGKILL
-inline constexpr std::chrono::seconds end_time_max{10};              // after SIGKILL; longer means a stuck driver
+inline constexpr std::chrono::seconds orphan_end_time_max{1};        // at start; a thaw needs their pids
 inline constexpr std::chrono::minutes drain_time_max{10};            // a suspend waits this long for requests
 
 // CRIU. Its dump of a large engine is bound by the disk.

@@ -5,6 +5,7 @@
 #include "gpu/limits.hh"
 #include "gpu/slot.hh"
 
+#include <algorithm>
 #include <future>
 
 namespace torpor::gpu {
@@ -86,13 +87,19 @@ void Pool::set_models(const std::vector<Model>& models) {
 }
 
 void Pool::end_orphans() {
-    for (const Catalogue::Running& running : options_.catalogue->running()) {
-        const auto start_time = start_time_of(running.pid);
-        if (start_time && *start_time == running.start_time && has_token(running.pid, running.token)) {
-            log::info("{}: ending process {} of an earlier torpord", running.model, running.pid);
-            kill_session(running.pid);
-        } else if (start_time) {
-            log::debug("{}: process {} is not ours any more; left alone", running.model, running.pid);
+    const auto all_running = options_.catalogue->running();
+    if (all_running.empty()) return;
+    const std::vector<pid_t> everybody = process_tree(1);
+    for (const Catalogue::Running& running : all_running) {
+        std::vector<pid_t> ours;
+        const bool leads = start_time_of(running.pid) == running.start_time && has_token(running.pid, running.token);
+        if (leads) ours = session_members(running.pid);
+        for (const pid_t pid : everybody) {  // what left its session still carries its token
+            if (has_token(pid, running.token) && std::ranges::find(ours, pid) == ours.end()) ours.push_back(pid);
+        }
+        if (!ours.empty()) {
+            log::info("{}: ending processes of an earlier torpord: {}", running.model, fmt::join(ours, ", "));
+            kill_and_wait(ours, orphan_end_time_max);
         }
         options_.catalogue->remove_running(running.model);
     }

@@ -1,5 +1,6 @@
 """The daemon as a service: its socket, its signals, the service manager, and what it must not tell."""
 import concurrent.futures
+import contextlib
 import http.client
 import os
 import pathlib
@@ -68,21 +69,28 @@ class ServiceTest(unittest.TestCase):
         self.start()
         path = run / "torpor/torpor.sock"
         self.assertTrue(self.answers(path))
-        shutil.rmtree(run / "torpor")
+        with self.stopped():
+            shutil.rmtree(run / "torpor")
         self.torpord.wait_until(lambda: self.answers(path), "a socket")
         self.torpord.wait_until(lambda: (run / "torpor/torpor.pid").exists(), "torpor.pid")
         path.unlink()  # the new folder is watched, too
         self.torpord.wait_until(lambda: self.answers(path), "a socket")
-        self.torpord.process.send_signal(signal.SIGSTOP)
-        shutil.rmtree(run)  # the last logout, and nobody may make it again
-        run.write_text("")
-        self.torpord.process.send_signal(signal.SIGCONT)
+        with self.stopped():
+            shutil.rmtree(run)  # the last logout, and nobody may make it again
+            run.write_text("")
         self.torpord.wait_until(lambda: "cannot be made again yet" in self.daemon_log(), "a complaint")
         run.unlink()
         run.mkdir(mode=0o700)  # the next login
         self.torpord.wait_until(lambda: self.answers(path), "a socket")
         self.assertEqual(self.torpord.stop(), 0)
         self.assertFalse(path.exists())
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """While something is done to the daemon that it must not see half-done."""
+        self.torpord.process.send_signal(signal.SIGSTOP)
+        yield
+        self.torpord.process.send_signal(signal.SIGCONT)
 
     def daemon_log(self):
         return pathlib.Path(self.torpord.folder, "state/torpor/logs/torpord.log").read_text()
@@ -126,8 +134,10 @@ class ServiceTest(unittest.TestCase):
         fake = Fake(self.torpord, "m")
         self.addCleanup(fake.events.close)
         self.addCleanup(shutil.rmtree, fake.folder, True)
+        fake.script("stray-child")
         gate = str(fake.folder / "gate")
         asked = self.threads.submit(fake.ask, do="hold", gate=gate, stream=True)
+        self.stray = int(fake.wait_for("stray-child ").split()[1])
         fake.wait_for("holding")
         return fake, asked, gate
 
@@ -155,9 +165,9 @@ class ServiceTest(unittest.TestCase):
         self.torpord.process.send_signal(signal.SIGTERM)
         self.assertEqual(self.torpord.process.wait(SECONDS_MAX), 1)
         self.assertIsNotNone(asked.exception(SECONDS_MAX))
-        self.assertTrue(is_alive(pid))
+        self.assertEqual([is_alive(pid), is_alive(self.stray)], [True, True])
         self.start()
-        self.torpord.wait_until(lambda: not is_alive(pid), "the end of the orphan")
+        self.torpord.wait_until(lambda: not is_alive(pid) and not is_alive(self.stray), "the end of the orphans")
         self.assertEqual(fake.ask()[0], 200)
 
     def test_sighup_takes_a_new_model_file(self):

@@ -19,6 +19,7 @@ struct Folders {
     std::filesystem::path config_file() const { return config / "config.toml"; }
     std::filesystem::path models() const { return config / "models"; }
     std::filesystem::path logs() const { return state / "logs"; }
+    std::filesystem::path request_log() const { return logs() / "requests.jsonl"; }  // no model's log has this name
     std::filesystem::path snapshots() const { return cache / "snapshots"; }
     std::filesystem::path workers() const { return runtime / "workers"; }
 

@@ -8,7 +8,6 @@
 #define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
-#include <arpa/inet.h>
 
 #include <algorithm>
 #include <charconv>
@@ -37,32 +36,12 @@ Result<void> take_tcp(Config& config, const std::string& text) {
     const size_t colon = text.rfind(':');
     int port = -1;
     if (colon != std::string::npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
-    std::string host = text.substr(0, colon);
-    if (host == "localhost") host = "127.0.0.1";
-    in_addr address{};
-    if (port < 0 || port > 65535 || ::inet_pton(AF_INET, host.c_str(), &address) != 1) {
-        return fail(Kind::invalid, "'{}' is not an address like 127.0.0.1:7117, nor \"off\"", text);
+    const std::string host = text.substr(0, colon);
+    if (port < 0 || port > 65535 || (host != "127.0.0.1" && host != "localhost")) {
+        return fail(Kind::invalid, "'{}' is not a loopback address like 127.0.0.1:7117, nor \"off\"", text);
     }
-    config.tcp_host = host;
+    config.tcp_host = "127.0.0.1";
     config.tcp_port = port;
-    return {};
-}
-
-Result<void> take_truth(bool& out, const std::string& text) {
-    if (text != "true" && text != "false") return fail(Kind::invalid, "'{}' is neither true nor false", text);
-    out = text == "true";
-    return {};
-}
-
-Result<void> take_hosts(Config& config, const std::string& text) {
-    config.hosts.clear();
-    for (size_t at = 0; at <= text.size();) {
-        const size_t end = std::min(text.find(',', at), text.size());
-        std::string host = text.substr(at, end - at);
-        std::erase(host, ' ');
-        if (!host.empty()) config.hosts.push_back(std::move(host));
-        at = end + 1;
-    }
     return {};
 }
 
@@ -117,11 +96,6 @@ Result<void> take_llama_server(Config& config, const std::string& text) {
 
 constexpr std::array keys{
     Key{"http", "tcp", take_tcp},
-    Key{"http", "certificate", [](Config& config, const std::string& text) -> Result<void> { config.certificate = text; return {}; }},
-    Key{"http", "certificate_key", [](Config& config, const std::string& text) -> Result<void> { config.certificate_key = text; return {}; }},
-    Key{"http", "allow_unencrypted_network",
-        [](Config& config, const std::string& text) { return take_truth(config.allow_unencrypted_network, text); }},
-    Key{"http", "hosts", take_hosts},
     LIMIT("connections", take_count, http_limits.connections),
     LIMIT("requests_per_model", take_count, requests_per_model),
     LIMIT("requests_per_key", take_count, gateway_limits.requests_per_key),
@@ -158,7 +132,6 @@ Failure at(const std::string& file, const toml::node& node, fmt::format_string<A
 std::optional<std::string> text_of(const toml::node& value) {
     if (value.is_string()) return value.as_string()->get();
     if (value.is_integer()) return std::to_string(value.as_integer()->get());
-    if (value.is_boolean()) return value.as_boolean()->get() ? "true" : "false";
     return {};
 }
 
@@ -170,25 +143,10 @@ Result<void> take_table(Config& config, std::string_view table, const toml::tabl
                       did_you_mean(name.str(), names_in(table)));
         }
         const auto text = text_of(value);
-        if (!text) return at(file, value, "{} must be a text in quotes, a whole number, true or false", name.str());
+        if (!text) return at(file, value, "{} must be a text in quotes or a whole number", name.str());
         if (auto taken = key->take(config, *text); !taken) {
             return at(file, value, "{}: {}", name.str(), taken.error().message);
         }
-    }
-    return {};
-}
-
-// What each key alone cannot know.
-Result<void> check_together(const Config& config, const std::string& file) {
-    if (config.certificate.empty() != config.certificate_key.empty()) {
-        return fail(Kind::invalid, "{}: [http] certificate and certificate_key go together", file);
-    }
-    const bool is_network = !config.tcp_host.empty() && !config.tcp_host.starts_with("127.");
-    if (is_network && config.certificate.empty() && !config.allow_unencrypted_network) {
-        return fail(Kind::invalid,
-                    "{}: [http] tcp = {}:{} is beyond this machine, where keys and prompts could be read on the way: give "
-                    "certificate and certificate_key, or say allow_unencrypted_network = true",
-                    file, config.tcp_host, config.tcp_port);
     }
     return {};
 }
@@ -209,7 +167,6 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
         }
         if (auto taken = take_table(config, name.str(), *node.as_table(), file); !taken) return Failure(taken.error());
     }
-    if (auto together = check_together(config, file); !together) return Failure(together.error());
     return config;
 }
 

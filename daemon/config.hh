@@ -16,11 +16,8 @@
 namespace torpor {
 
 struct Config {
-    std::string tcp_host = "127.0.0.1";  // an IPv4 address; empty: no TCP
+    std::string tcp_host = "127.0.0.1";  // loopback only; empty: no TCP
     int tcp_port = 7117;
-    std::string certificate, certificate_key;  // PEM files; both or none
-    bool allow_unencrypted_network = false;    // plain HTTP beyond loopback
-    std::vector<std::string> hosts;            // names besides loopback's that a Host header may have
     http::Limits http_limits;
     gateway::Limits gateway_limits;
     size_t requests_per_model = gpu::requests_per_model_default;

@@ -100,7 +100,7 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     pool.set_models(config->models);
 
     gateway::Gateway gateway(pool, config->gateway_limits, config->http_limits.client_stall,
-                             folders->logs() / "gateway.log");
+                             folders->request_log());
     if (auto started = gateway.start(); !started) return started;
     Daemon daemon{.folders = *folders, .loop = loop, .store = **store, .keys = **keys, .pool = pool, .gateway = gateway,
                   .http_limits = config->http_limits, .tcp_state = {},

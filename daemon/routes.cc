@@ -21,6 +21,8 @@ constexpr std::array table{
     Route{Method::get, "/v1/models", Scope::models, Lasts::briefly, gateway::list_models},
     Route{Method::get, "/v1/models/{id}", Scope::models, Lasts::briefly, gateway::show_model},
 
+    Route{Method::get, "/metrics", Scope::admin, Lasts::briefly, gateway::show_metrics},
+    Route{Method::get, "/api/requests", Scope::admin, Lasts::long_, api::show_requests},
     Route{Method::get, "/api/version", Scope::models, Lasts::briefly, api::version},
     Route{Method::get, "/api/doctor", Scope::admin, Lasts::briefly, api::doctor},
     Route{Method::get, "/api/models", Scope::admin, Lasts::briefly, api::list_models},

@@ -60,6 +60,15 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error, const std
     return std::string(error.what());
 }
 
+// The word of the documentation, in the help too.
+void call_them_verbs(CLI::App& app) {
+    app.get_formatter()->label("SUBCOMMAND", "VERB");
+    for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; })) {
+        if (!verb->get_group().empty()) verb->group("Verbs");
+        call_them_verbs(*verb);
+    }
+}
+
 int run(int argc, char** argv) {
     std::vector<std::string> words(argv + 1, argv + argc);
     auto folders = Folders::from_environment();
@@ -75,9 +84,10 @@ int run(int argc, char** argv) {
     app.set_version_flag("--version", "torpor " TORPOR_VERSION);
     app.require_subcommand(1);
     add_verbs(app, context);
-    app.footer("\nExamples:\n"
+    call_them_verbs(app);
+    app.footer("Examples:\n"
                "  torpor model add smollm2 --path smollm2.gguf     give a model a name\n"
-               "  torpor ask smollm2 \"What is a torpor?\"          wake it and ask it\n"
+               "  torpor ask smollm2 \"What is a torpor?\"           wake it and ask it\n"
                "  torpor ps                                        see what runs and what sleeps\n"
                "\nAny verb starts the daemon if none runs. `torpor VERB --help` shows examples.\n"
                "Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 refused.");

@@ -20,7 +20,7 @@ void add_verbs(CLI::App& app, Context& context) {
 CLI::App* add_verb(CLI::App& app, Context& context, const std::string& name, const std::string& summary,
                    const std::string& examples, std::function<Result<void>()> run) {
     CLI::App* verb = app.add_subcommand(name, summary);
-    if (!examples.empty()) verb->footer("\nExamples:\n" + examples);
+    if (!examples.empty()) verb->footer("Examples:\n" + examples);
     verb->callback([&context, run = std::move(run)] { context.run = run; });
     return verb;
 }

@@ -44,6 +44,15 @@ void Body::truth(std::string_view key, bool& out) {
     if (value.get(out)) complain(key, "true or false");
 }
 
+void Body::count(std::string_view key, uint32_t& out) {
+    dom::element value;
+    if (object_[key].get(value)) return;
+    constexpr uint64_t count_max = 1'000'000;
+    uint64_t number = 0;
+    if (value.get(number) || number > count_max) return complain(key, "a whole number from 0 to 1000000");
+    out = static_cast<uint32_t>(number);
+}
+
 void Body::texts(std::string_view key, std::vector<std::string>& out) {
     dom::element value;
     if (object_[key].get(value)) return;

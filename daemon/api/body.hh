@@ -22,6 +22,7 @@ class Body {
     // Each leaves `out` alone if the key is absent, and keeps the first wrong type as error().
     void text(std::string_view key, std::string& out);
     void truth(std::string_view key, bool& out);
+    void count(std::string_view key, uint32_t& out);
     void texts(std::string_view key, std::vector<std::string>& out);
     void pairs(std::string_view key, std::map<std::string, std::string>& out);
 

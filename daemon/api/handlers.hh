@@ -25,6 +25,7 @@ void suspend_model(Call& call, http::Response& response);
 void resume_model(Call& call, http::Response& response);
 void stop_model(Call& call, http::Response& response);
 void show_log(Call& call, http::Response& response);
+void show_requests(Call& call, http::Response& response);
 
 // snapshots.cc
 void list_snapshots(Call& call, http::Response& response);

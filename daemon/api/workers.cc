@@ -89,10 +89,10 @@ class LogFollower {
 
 }  // namespace
 
-void show_log(Call& call, http::Response& response) {
-    auto model = call.daemon.pool.find(call.parameters[0]);
-    if (!model) return answer_error(response, model.error());
-    const auto path = call.daemon.folders.logs() / (model->name + ".log");
+namespace {
+
+// The end of a file, and with ?follow=true what is added to it. `what` wrote nothing yet if there is none.
+void answer_tail(Call& call, http::Response& response, const std::filesystem::path& path, const std::string& what) {
     size_t bytes = log_bytes_default;
     const std::string wanted = call.request.get_param_value("bytes");
     std::from_chars(wanted.data(), wanted.data() + wanted.size(), bytes);
@@ -101,7 +101,7 @@ void show_log(Call& call, http::Response& response) {
 
     std::error_code code;
     const uint64_t size = std::filesystem::file_size(path, code);
-    if (code) return answer_error(response, {Kind::not_found, model->name + " has not written anything yet", {}});
+    if (code) return answer_error(response, {Kind::not_found, what + " has not written anything yet", {}});
     auto follower = std::make_shared<LogFollower>(path, size - std::min<uint64_t>(size, tail.size()));
     auto* connection = &http::current_connection()->stream;
     response.set_chunked_content_provider(
@@ -109,6 +109,18 @@ void show_log(Call& call, http::Response& response) {
         [follower, connection, slot = call.long_slot, &daemon = call.daemon](size_t, httplib::DataSink& sink) {
             return connection->flush() && follower->send_next(connection->socket(), sink, daemon.is_stopping);
         });
+}
+
+}  // namespace
+
+void show_log(Call& call, http::Response& response) {
+    auto model = call.daemon.pool.find(call.parameters[0]);
+    if (!model) return answer_error(response, model.error());
+    answer_tail(call, response, call.daemon.folders.logs() / (model->name + ".log"), model->name);
+}
+
+void show_requests(Call& call, http::Response& response) {
+    answer_tail(call, response, call.daemon.folders.request_log(), "the gateway");
 }
 
 }  // namespace torpor::api

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 
 namespace torpor::gateway {
 
@@ -191,6 +192,38 @@ void show_model(Call& call, http::Response& response) {
     JsonWriter json;
     write_model(json, model->name, call.daemon.started_at_ms);
     answer_json(response, 200, json.take());
+}
+
+void show_metrics(Call& call, http::Response& response) {
+    std::string out;
+    call.daemon.gateway.metrics().write(out);
+    const auto to = std::back_inserter(out);
+    const auto gauge = [&](std::string_view name, std::string_view help, auto write) {
+        fmt::format_to(to, "# HELP {0} {1}\n# TYPE {0} gauge\n", name, help);
+        write(name);
+    };
+    const auto models = call.daemon.pool.statuses();
+    gauge("torpor_model_state", "1 for the state that a model's worker is in.", [&](std::string_view name) {
+        for (const auto& of : models) {
+            fmt::format_to(to, "{}{{model=\"{}\",state=\"{}\"}} 1\n", name, label_value(of.model.name), gpu::name_of(of.state));
+        }
+    });
+    const auto each_model = [&](std::string_view name, std::string_view help, auto value) {
+        gauge(name, help, [&](std::string_view) {
+            for (const auto& of : models) fmt::format_to(to, "{}{{model=\"{}\"}} {}\n", name, label_value(of.model.name), value(of));
+        });
+    };
+    each_model("torpor_model_memory_bytes", "Memory of a model's worker (PSS).", [](const auto& of) { return of.memory_bytes; });
+    each_model("torpor_model_snapshot_bytes", "Size of a model's snapshot.", [](const auto& of) { return of.snapshot_bytes; });
+    each_model("torpor_model_requests", "Requests under way.", [](const auto& of) { return of.requests; });
+    each_model("torpor_model_waiting", "Requests that wait for the worker.", [](const auto& of) { return of.waiting; });
+    gauge("torpor_connections", "Open HTTP connections.",
+          [&](std::string_view name) { fmt::format_to(to, "{} {}\n", name, call.daemon.server->connection_count()); });
+    gauge("torpor_http_threads", "Threads of the HTTP server.",
+          [&](std::string_view name) { fmt::format_to(to, "{} {}\n", name, call.daemon.server->thread_count()); });
+    gauge("torpor_database_log_bytes", "Size of the database's write-ahead log.",
+          [&](std::string_view name) { fmt::format_to(to, "{} {}\n", name, call.daemon.store.log_bytes()); });
+    response.set_content(std::move(out), "text/plain; version=0.0.4; charset=utf-8");
 }
 
 }  // namespace torpor::gateway

@@ -48,6 +48,9 @@ void forward(Call& call, http::Response& response);
 void list_models(Call& call, http::Response& response);
 void show_model(Call& call, http::Response& response);
 
+// GET /metrics, for Prometheus.
+void show_metrics(Call& call, http::Response& response);
+
 // An error in the shape of whoever called: by path, else by the anthropic-version header.
 void answer_error(const http::Request& request, http::Response& response, const Error& error);
 

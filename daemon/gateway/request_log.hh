@@ -1,4 +1,4 @@
-// logs/gateway.log: one line of JSON a request, without a word of what was asked or answered.
+// logs/requests.jsonl: one line of JSON a request, without a word of what was asked or answered.
 #pragma once
 
 #include "base/fd.hh"

@@ -113,6 +113,9 @@ class Torpord:
         return self.call("GET", path)[2]
 
     def add_model(self, name, **keys):
+        # One thread each: the tests run side by side, and threads that wait for each other by spinning would crawl.
+        if keys.get("engine", "llama-server") == "llama-server":
+            keys["args"] = [*keys.get("args", []), "--threads", "1"]
         status, _, answer = self.call("POST", "/api/models",
                                       {"name": name, "engine": "llama-server", "path": str(MODEL), **keys})
         assert status == 201, answer

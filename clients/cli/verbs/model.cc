@@ -10,9 +10,9 @@ namespace torpor::cli {
 namespace {
 
 struct NewModel {
-    std::string name, engine, path, idle, ready;
+    std::string name, engine, path, idle, ready, snapshot;
     std::vector<std::string> aliases, wires, env;
-    bool replace = false;
+    bool pinned = false, replace = false;
 };
 
 Result<std::string> body_of(const NewModel& model, const Context& context) {
@@ -23,6 +23,8 @@ Result<std::string> body_of(const NewModel& model, const Context& context) {
     if (!model.path.empty()) json.member("path", std::filesystem::absolute(model.path).lexically_normal().string());
     if (!model.idle.empty()) json.member("idle", model.idle);
     if (!model.ready.empty()) json.member("ready", model.ready);
+    if (!model.snapshot.empty()) json.member("snapshot", model.snapshot);
+    if (model.pinned) json.member("pinned", true);
     const auto list = [&](std::string_view key, const std::vector<std::string>& texts) {
         if (texts.empty()) return;
         json.key(key).begin_array();
@@ -65,6 +67,9 @@ void add_add(CLI::App& group, Context& context) {
     verb->add_option("--path", model.path, "the file or folder with the weights");
     verb->add_option("--alias", model.aliases, "another name that clients may use (again for more)")->allow_extra_args(false);
     verb->add_option("--idle", model.idle, "sleep after this long without a request, like 10m; never");
+    verb->add_flag("--pinned", model.pinned, "never sleep by itself");
+    verb->add_option("--snapshot", model.snapshot, "off: keep no image of its memory on disk; every start is cold")
+        ->check(CLI::IsMember(std::vector<std::string>{"ready", "off"}));
     verb->add_option("--ready", model.ready, "the path that answers 200 once a custom engine serves");
     verb->add_option("--wire", model.wires, "a wire that a custom engine speaks, like openai-chat")->allow_extra_args(false);
     verb->add_option("--env", model.env, "NAME=VALUE for the engine's environment")->allow_extra_args(false);

@@ -9,7 +9,7 @@ namespace {
 Result<void> reload(Context& context) {
     auto done = context.client.post("/api/reload");
     if (!done) return Failure(done.error());
-    print_line(fmt::format("reloaded: {} models", Answer::number(done->root(), "models")));
+    print_line(fmt::format("reloaded; models: {}", Answer::number(done->root(), "models")));
     return {};
 }
 

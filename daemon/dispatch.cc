@@ -20,7 +20,8 @@ struct Admitted {
 };
 thread_local Admitted admitted;
 
-void answer(const http::Request& request, http::Response& response, const Error& error) {
+void answer(Daemon& daemon, const http::Request& request, http::Response& response, const Error& error) {
+    daemon.gateway.record_limit(error.limit);
     if (request.path.starts_with("/v1/")) return gateway::answer_error(request, response, error);
     answer_error(response, error);
 }
@@ -48,8 +49,8 @@ Result<void> admit(Daemon& daemon, const http::Request& request) {
     if (match.route->lasts == Lasts::long_) {
         admitted.long_slot = daemon.server->take_long_slot();
         if (!admitted.long_slot) {
-            return fail(Kind::unavailable, "{} long requests run already; try again later",
-                        http_threads_max - http_threads_reserve);
+            return fail_limit(Kind::unavailable, "http_threads",
+                              fmt::format("{} long requests run already; try again later", http_threads_max - http_threads_reserve));
         }
     }
     return {};
@@ -76,7 +77,7 @@ http::Hooks make_hooks(Daemon& daemon) {
     hooks.admit = [&daemon](const http::Request& request, http::Response& response) {
         auto passed = admit(daemon, request);
         if (passed) return false;
-        answer(request, response, passed.error());
+        answer(daemon, request, response, passed.error());
         return true;
     };
     hooks.respond = [&daemon](const http::Request& request, http::Body body, http::Response& response) {
@@ -87,7 +88,7 @@ http::Hooks make_hooks(Daemon& daemon) {
     };
     hooks.explain = [&daemon](const http::Request& request, http::Response& response) {
         const int status = response.status;
-        answer(request, response, what_http_found(status, daemon.http_limits));
+        answer(daemon, request, response, what_http_found(status, daemon.http_limits));
         response.status = status;
     };
     return hooks;

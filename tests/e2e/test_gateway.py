@@ -1,0 +1,191 @@
+"""What the gateway adds to engines: limits, fairness, keep_alive, metrics, the request log, and bad requests."""
+import concurrent.futures
+import json
+import pathlib
+import re
+import socket
+import threading
+import time
+import unittest
+
+from fake import CHAT, Fake
+from harness import SECONDS_MAX, Torpord
+
+
+class GatewayTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.torpord = Torpord()
+        config = f'[http]\ntcp = "127.0.0.1:{cls.torpord.port}"\n[limits]\nrequests_per_model = 1\nbody_bytes = "256kB"\nhead_time = "1s"\n'
+        (pathlib.Path(cls.torpord.folder) / "config.toml").write_text(config)
+        assert cls.torpord.start() == "ready\n"
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.torpord.remove()
+
+    def fake(self, name, **keys):
+        made = Fake(self.torpord, name, **keys)
+        self.addCleanup(made.remove)
+        return made
+
+    def key(self, name, **limits):
+        status, _, made = self.torpord.call("POST", "/api/keys", {"name": name, **limits})
+        self.assertEqual(status, 201, made)
+        self.addCleanup(self.torpord.call, "DELETE", "/api/keys/" + name)
+        return {"x-api-key": made["key"]}
+
+    def ask(self, model, key, path=CHAT, **body):
+        return self.torpord.call("POST", path, {"model": model, **body}, key, tcp=True)
+
+    def test_a_key_asks_so_often_a_minute(self):
+        self.fake("minute")
+        key = self.key("often", requests_per_minute=2)
+        status, headers, _ = self.ask("minute", key)
+        self.assertEqual((status, headers["x-ratelimit-remaining-requests"]), (200, "1"))
+        self.assertEqual(headers["anthropic-ratelimit-requests-limit"], "2")
+        self.assertEqual(self.ask("minute", key)[0], 200)
+        status, headers, answer = self.ask("minute", key)
+        self.assertEqual(status, 429)
+        self.assertGreater(int(headers["Retry-After"]), 1)
+        self.assertIn("2 times a minute", answer["error"]["message"])
+        self.assertEqual(self.torpord.call("GET", "/v1/models", None, key, tcp=True)[0], 200)
+
+    def test_a_key_for_some_models_sees_and_asks_only_those(self):
+        self.fake("mine", aliases=["also-mine"])
+        self.fake("theirs")
+        key = self.key("guest", models=["also-mine"])
+        self.assertEqual(self.ask("mine", key)[0], 200)
+        status, _, answer = self.ask("theirs", key, "/v1/messages")
+        self.assertEqual((status, answer["error"]["type"]), (403, "permission_error"))
+        listed = self.torpord.call("GET", "/v1/models", None, key, tcp=True)[2]["data"]
+        self.assertEqual([model["id"] for model in listed], ["mine"])
+        self.assertEqual(self.torpord.call("GET", "/v1/models/theirs", None, key, tcp=True)[0], 403)
+        self.assertEqual(self.torpord.call("POST", "/api/keys", {"name": "x", "models": ["nobody"]})[0], 404)
+
+    def test_one_caller_with_many_requests_does_not_starve_another(self):
+        self.fake("fair")
+        many, few = self.key("many"), self.key("few")
+        self.assertEqual(self.ask("fair", few)[0], 200)  # awake
+        order, lock = [], threading.Lock()
+
+        def ask(who, key):
+            status = self.ask("fair", key)[0]
+            with lock:
+                order.append(who)
+            return status
+
+        with concurrent.futures.ThreadPoolExecutor(41) as threads:
+            gate = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            path = str(pathlib.Path(self.torpord.folder) / "gate.sock")
+            holder = threads.submit(self.ask, "fair", few, CHAT, do="hold", gate=path)
+            self.wait(lambda: self.torpord.get("/api/models/fair")["requests"] == 1)
+            asked = [threads.submit(ask, "many", many) for _ in range(30)]
+            self.wait(lambda: self.torpord.get("/api/models/fair")["waiting"] == 30)
+            asked.append(threads.submit(ask, "few", few))
+            self.wait(lambda: self.torpord.get("/api/models/fair")["waiting"] == 31)
+            self.wait(lambda: self.opens(gate, path))
+            self.assertEqual({one.result(SECONDS_MAX) for one in asked}, {200})
+            self.assertEqual(holder.result(SECONDS_MAX)[0], 200)
+            gate.close()
+        self.assertLess(order.index("few"), 15, order)
+
+    def opens(self, gate, path):
+        try:
+            gate.sendto(b"go", path)
+            return True
+        except OSError:
+            return False  # the engine has not bound it yet
+
+    def wait(self, is_so):
+        end = time.monotonic() + SECONDS_MAX
+        while not is_so():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
+    def test_keep_alive_of_a_request_counts_until_the_worker_ends(self):
+        fake = self.fake("kept", idle="10m")
+        self.assertEqual(fake.ask()[0], 200)
+        self.assertEqual(fake.status()["state"], "ready")
+        self.assertEqual(fake.ask(keep_alive=0)[0], 200)
+        fake.wait_until(lambda status: status["state"] == "stopped")
+        self.assertEqual(fake.ask(keep_alive="100ms")[0], 200)
+        fake.wait_until(lambda status: status["state"] == "stopped")
+        self.assertEqual(fake.ask(keep_alive="whenever")[0], 400)
+
+    def test_a_stream_that_waits_for_a_wake_up_is_told_so(self):
+        fake = self.fake("slow")
+        fake.script("load", "hang")
+        for path, ping in ((CHAT, b": slow is waking up"), ("/v1/messages", b"event: ping")):
+            connection = self.torpord.connection()
+            connection.request("POST", path, json.dumps({"model": "slow", "stream": True}))
+            answer = connection.getresponse()
+            self.assertEqual((answer.status, answer.headers.get_content_type()), (200, "text/event-stream"))
+            told = b""
+            while ping not in told:
+                told += answer.read1()
+            fake.order("stop", force=True)
+            rest = answer.read()
+            self.assertIn(b'"error"', rest)  # an event, since the stream had begun
+            connection.close()
+
+    def test_metrics_and_the_request_log_count_and_tell_no_content(self):
+        fake = self.fake("counted")
+        self.assertEqual(fake.ask(messages=[{"role": "user", "content": "a secret thing"}])[0], 200)
+        self.assertEqual(fake.ask(do="not-http")[0], 502)
+        status, headers, text = self.torpord.call("GET", "/metrics")
+        self.assertEqual((status, headers.get_content_type()), (200, "text/plain"))
+        for line in text.splitlines():
+            self.assertRegex(line, r'^(# (HELP|TYPE) \w+ .+|\w+(\{(\w+="[^"]*",?)*\})? [0-9.e+-]+)$')
+        self.assertIn('torpor_requests_total{model="counted",wire="chat",outcome="ok"} 1', text)
+        self.assertIn('torpor_requests_total{model="counted",wire="chat",outcome="engine"} 1', text)
+        self.assertRegex(text, r'torpor_model_state\{model="counted",state="\w+"\} 1')
+        self.wait(lambda: self.torpord.get("/api/requests").count('"counted"') == 2)  # it is written a few times a second
+        log = self.torpord.get("/api/requests")
+        rows = [row for row in map(json.loads, log.splitlines()) if row["model"] == "counted"]
+        self.assertEqual([row["status"] for row in rows], [200, 502])
+        self.assertEqual(rows[0]["key"], "owner")
+        self.assertNotIn("secret thing", log)
+
+    def raw(self, data, tcp=False):
+        """What comes back for these bytes, until the daemon closes; it must within its deadlines."""
+        with socket.socket(socket.AF_INET if tcp else socket.AF_UNIX) as connection:
+            connection.settimeout(SECONDS_MAX)
+            connection.connect(("127.0.0.1", self.torpord.port) if tcp else str(pathlib.Path(self.torpord.folder) / "torpor.sock"))
+            connection.sendall(data)
+            got = b""
+            try:
+                while (piece := connection.recv(65536)):
+                    got += piece
+            except ConnectionError:
+                pass
+            return got
+
+    def post(self, body, more=b"", path=CHAT):
+        return self.raw(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n".encode() +
+                        more + b"\r\n" + body)
+
+    def test_bad_requests_get_their_4xx_and_harm_nobody(self):
+        for body in (b"{", b"[" * 10_000, b'{"model":1}', b'{"model":"a","model":"b"}', b'{"model":"\xff"}', b""):
+            self.assertRegex(self.post(body), rb"^HTTP/1.1 400 ", body[:40])
+        large = self.post(b'{"model":"' + b"x" * 300_000)
+        self.assertRegex(large, rb"^HTTP/1.1 413 ")
+        self.assertIn(b"256000 bytes", large)
+        self.assertRegex(self.post(b'{"model":"a"}', b"Content-Encoding: gzip\r\n"), rb"^HTTP/1.1 415 |^HTTP/1.1 400 ")
+        self.assertRegex(self.post(b"{}", b"x: y\r\n" * 1000), rb"^HTTP/1.1 4\d\d ")
+        self.assertRegex(self.raw(b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 100_000), rb"^HTTP/1.1 431 |^$")
+        self.assertEqual(self.raw(b"POST /v1/messages HT"), b"")  # half a head: closed after head_time
+        self.assertEqual(self.torpord.call("GET", "/healthz")[0], 200)
+
+    def test_requests_in_one_go_are_answered_in_order(self):
+        self.fake("piped")
+        one = b'{"model":"piped"}'
+        request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(one), one)
+        last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        got = self.raw(request + request + last)
+        self.assertEqual(len(re.findall(rb"HTTP/1.1 200 ", got)), 3, got)
+        self.assertTrue(got.endswith(b'{"ok":true}'))
+
+
+if __name__ == "__main__":
+    unittest.main()

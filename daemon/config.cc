@@ -2,6 +2,7 @@
 
 #include "base/fd.hh"
 #include "base/text.hh"
+#include "base/toml_text.hh"
 #include "gpu/limits.hh"
 
 #define TOML_EXCEPTIONS 0
@@ -154,6 +155,7 @@ Result<void> take_table(Config& config, std::string_view table, const toml::tabl
 }  // namespace
 
 Result<Config> parse_config(std::string_view text, const std::string& file) {
+    if (auto checked = check_toml_text(text, file); !checked) return Failure(checked.error());
     const toml::parse_result parsed = toml::parse(text, file);
     if (!parsed) {
         const toml::parse_error& error = parsed.error();

@@ -85,7 +85,7 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
         log::error("{}", config_error);
         config = Config();
     }
-    log::open(arguments.log_to_file ? folders->logs() / "torpord.log" : "", config->log_level);
+    log::set_level(config->log_level);  // not opened again: the check of the database may be writing to it
     for (const std::string& note : config->notes) log::warning("{}", note);
 
     EventLoop loop;

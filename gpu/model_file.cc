@@ -2,6 +2,7 @@
 
 #include "base/json.hh"
 #include "base/text.hh"
+#include "base/toml_text.hh"
 #include "gpu/engine.hh"
 #include "gpu/limits.hh"
 
@@ -100,6 +101,7 @@ Result<Model> parse_model(std::string_view name, std::string_view text, const st
     if (text.size() > model_file_bytes_max) {
         return fail(Kind::too_large, "{} is larger than {} bytes", file, model_file_bytes_max);
     }
+    if (auto checked = check_toml_text(text, file); !checked) return Failure(checked.error());
     const toml::parse_result parsed = toml::parse(text, file);
     if (!parsed) {
         const toml::parse_error& error = parsed.error();

@@ -97,11 +97,13 @@ class SdkTest(unittest.TestCase):
             self.openai().chat.completions.create(model=["smol"], messages=MESSAGES)
 
     def test_anthropic_messages(self):
-        whole = self.anthropic().messages.create(model="smol", max_tokens=8, messages=MESSAGES)
+        # Temperature 0: llama-server leaves message_start out when the first token is a part of a character.
+        asked = {"model": "smol", "max_tokens": 8, "messages": MESSAGES, "temperature": 0}
+        whole = self.anthropic().messages.create(**asked)
         self.assertEqual((whole.model, whole.role, whole.type), ("smol", "assistant", "message"))
         self.assertTrue(whole.content[0].text)
         self.assertGreater(whole.usage.output_tokens, 0)
-        with self.anthropic().messages.stream(model="smol", max_tokens=8, messages=MESSAGES) as stream:
+        with self.anthropic().messages.stream(**asked) as stream:
             self.assertTrue("".join(stream.text_stream))
             final = stream.get_final_message()
         self.assertGreater(final.usage.output_tokens, 0)

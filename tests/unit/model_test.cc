@@ -57,3 +57,22 @@ TEST_CASE("every state can be left, and sleeping leads back only through resumin
     CHECK(!gpu::may_move(State::asleep, State::ready));
     CHECK(!gpu::may_move(State::stopped, State::ready));
 }
+
+TEST_CASE("what the TOML parser cannot bear is refused with its line") {
+    for (const char* text : {"# one\n[\x1f", "\npi\xd1\x92 = 1", "\ntext = \"a\x01\"", "\n\xc3\xa9 = 1", "''''\n''' \xc3\xa9",
+                             "a = \"\\\"\"\n\xc3\xa9"}) {
+        const auto config = parse_config(text, "config.toml");
+        REQUIRE_MESSAGE(!config, text);
+        CHECK_MESSAGE(config.error().message.starts_with("config.toml:2: "), config.error().message);
+    }
+}
+
+TEST_CASE("letters of all languages are welcome in quotes and comments") {
+    for (const char* text : {"engine = \"llama-server\" # f\xc3\xbcr\npath = \"/Modelle/\xc3\xa9.gguf\"\n",
+                             "\xef\xbb\xbf" "engine = 'llama-server'\npath = \"\"\"\n/\\\"\xc3\xa9\"\"\"\"\" # \xc3\xa9\n",
+                             "engine = 'llama-server'\npath = '''/\xc3\xa9 ''''\n"}) {
+        const auto model = gpu::parse_model("m", text, "m.toml", nullptr);
+        REQUIRE_MESSAGE(model, (model ? "" : model.error().message));
+        CHECK(model->path.find("\xc3\xa9") != std::string::npos);
+    }
+}

@@ -278,6 +278,7 @@ void Server::Impl::accept_from(uint64_t id) {
 // can take bytes, which is at once.
 void Server::Impl::wait_again(uint64_t id, Peer& peer) {
     const int fd = peer.stream.socket();
+    peer.stream.rest();
     std::lock_guard lock(mutex_);
     const bool has_bytes = !peer.stream.buffered().empty();
     const bool fresh_head = !peer.in_head && has_bytes;

@@ -19,6 +19,12 @@ class SocketStream final : public httplib::Stream {
 
     // Reads what is there without waiting. False when the peer has closed or the connection is broken.
     bool fill();
+    // Gives the buffer back to the system, if nothing is in it: the connection is about to be idle.
+    void rest() {
+        if (in_start_ != in_.size()) return;
+        std::string().swap(in_);
+        in_start_ = 0;
+    }
     // Bytes received and not yet consumed.
     std::string_view buffered() const { return std::string_view(in_).substr(in_start_); }
     // Starts holding back the next write.

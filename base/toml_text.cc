@@ -1,6 +1,7 @@
 #include "base/toml_text.hh"
 
 #include <algorithm>
+#include <cctype>
 
 namespace torpor {
 
@@ -20,6 +21,9 @@ class Scanner {
             if (c >= 0x80 && within_ == Within::nothing) {
                 return torpor::fail(Kind::invalid, "{}:{}: letters that are not ASCII must be in quotes", file_, line_);
             }
+            if (text_[at_] == '[' && is_header_start() && !has_name_after()) {
+                return torpor::fail(Kind::invalid, "{}:{}: a table's name must follow the bracket", file_, line_);
+            }
             take(text_[at_]);
         }
         return {};
@@ -32,8 +36,15 @@ class Scanner {
         if (c == '\n') {
             ++line_;
             if (within_ != Within::many_lines) within_ = Within::nothing;
+            if (within_ == Within::nothing && depth_ == 0) in_line_ = in_value_ = false;
             return;
         }
+        if (within_ == Within::nothing) {
+            if (c == '=') in_value_ = true;
+            if (in_value_ && (c == '[' || c == '{')) ++depth_;
+            if (depth_ > 0 && (c == ']' || c == '}')) --depth_;
+        }
+        if (c != ' ' && c != '\t' && c != '\r') in_line_ = true;
         switch (within_) {
             case Within::comment: return;
             case Within::nothing:
@@ -46,6 +57,19 @@ class Scanner {
                 // What is escaped ends nothing; an escaped line end is still one.
                 if (c == '\\' && quote_ == '"' && at_ + 1 < text_.size() && text_[at_ + 1] != '\n') ++at_;
         }
+    }
+
+    // The first thing in a line, and not within an array that goes over lines.
+    bool is_header_start() const { return within_ == Within::nothing && !in_line_; }
+
+    // The parser takes for granted that a name follows "[" or "[[".
+    bool has_name_after() const {
+        size_t at = at_ + 1;
+        if (at < text_.size() && text_[at] == '[') ++at;
+        at = text_.find_first_not_of(" \t", at);
+        if (at == std::string_view::npos) return true;  // it says itself that the text ended
+        const char c = text_[at];
+        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-' || c == '"' || c == '\'' || c == ']';
     }
 
     size_t quotes_here() const {
@@ -74,6 +98,9 @@ class Scanner {
     const std::string& file_;
     size_t at_ = 0;
     int line_ = 1;
+    int depth_ = 0;         // of brackets in a value
+    bool in_line_ = false;  // something stands before in this line
+    bool in_value_ = false;  // an equals sign does
     Within within_ = Within::nothing;
     char quote_ = '"';
 };

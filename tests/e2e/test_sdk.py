@@ -98,7 +98,7 @@ class SdkTest(unittest.TestCase):
 
     def test_anthropic_messages(self):
         # Temperature 0: llama-server leaves message_start out when the first token is a part of a character.
-        asked = {"model": "smol", "max_tokens": 8, "messages": MESSAGES, "temperature": 0}
+        asked = {"model": "smol", "max_tokens": 8, "messages": MESSAGES, "extra_body": {"temperature": 0}}
         whole = self.anthropic().messages.create(**asked)
         self.assertEqual((whole.model, whole.role, whole.type), ("smol", "assistant", "message"))
         self.assertTrue(whole.content[0].text)

@@ -11,6 +11,20 @@
 
 namespace torpor {
 
+// toml++ asserts on some texts that are no TOML; include this header before its own, and catch this around
+// toml::parse, so that a mistake in a file is an error and not the end of the daemon.
+struct TomlMistake {};
+
+constexpr void toml_assert(bool holds) {
+    if (!holds) throw TomlMistake();
+}
+
+}  // namespace torpor
+
+#define TOML_ASSERT(expr) ::torpor::toml_assert(static_cast<bool>(expr))
+
+namespace torpor {
+
 // `invalid`, as "FILE:LINE: ...", for control characters anywhere and for non-ASCII letters outside of quotes and
 // comments. Everything else is left to the parser.
 Result<void> check_toml_text(std::string_view text, const std::string& file);

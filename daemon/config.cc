@@ -154,7 +154,7 @@ Result<void> take_table(Config& config, std::string_view table, const toml::tabl
 
 }  // namespace
 
-Result<Config> parse_config(std::string_view text, const std::string& file) {
+Result<Config> parse_config(std::string_view text, const std::string& file) try {
     if (auto checked = check_toml_text(text, file); !checked) return Failure(checked.error());
     const toml::parse_result parsed = toml::parse(text, file);
     if (!parsed) {
@@ -170,6 +170,8 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
         if (auto taken = take_table(config, name.str(), *node.as_table(), file); !taken) return Failure(taken.error());
     }
     return config;
+} catch (const TomlMistake&) {
+    return fail(Kind::invalid, "{}: this is not TOML", file);
 }
 
 std::vector<std::string> config_keys() {

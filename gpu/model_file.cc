@@ -97,7 +97,7 @@ void read_snapshot(Reader& reader, const toml::table& table, Model& model) {
 }  // namespace
 
 Result<Model> parse_model(std::string_view name, std::string_view text, const std::string& file,
-                          std::vector<std::string>* notes) {
+                          std::vector<std::string>* notes) try {
     if (text.size() > model_file_bytes_max) {
         return fail(Kind::too_large, "{} is larger than {} bytes", file, model_file_bytes_max);
     }
@@ -135,6 +135,8 @@ Result<Model> parse_model(std::string_view name, std::string_view text, const st
         return fail(Kind::invalid, "{}: {}", file, checked.error().message);
     }
     return model;
+} catch (const TomlMistake&) {
+    return fail(Kind::invalid, "{}: this is not TOML", file);
 }
 
 const std::vector<std::string>& model_keys() {

@@ -4,7 +4,6 @@ import json
 import pathlib
 import re
 import socket
-import threading
 import time
 import unittest
 
@@ -67,28 +66,23 @@ class GatewayTest(unittest.TestCase):
         self.fake("fair")
         many, few = self.key("many"), self.key("few")
         self.assertEqual(self.ask("fair", few)[0], 200)  # awake
-        order, lock = [], threading.Lock()
-
-        def ask(who, key):
-            status = self.ask("fair", key)[0]
-            with lock:
-                order.append(who)
-            return status
-
         with concurrent.futures.ThreadPoolExecutor(41) as threads:
             gate = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             path = str(pathlib.Path(self.torpord.folder) / "gate.sock")
             holder = threads.submit(self.ask, "fair", few, CHAT, do="hold", gate=path)
             self.wait(lambda: self.torpord.get("/api/models/fair")["requests"] == 1)
-            asked = [threads.submit(ask, "many", many) for _ in range(30)]
+            asked = [threads.submit(self.ask, "fair", many) for _ in range(30)]
             self.wait(lambda: self.torpord.get("/api/models/fair")["waiting"] == 30)
-            asked.append(threads.submit(ask, "few", few))
+            asked.append(threads.submit(self.ask, "fair", few))
             self.wait(lambda: self.torpord.get("/api/models/fair")["waiting"] == 31)
             self.wait(lambda: self.opens(gate, path))
-            self.assertEqual({one.result(SECONDS_MAX) for one in asked}, {200})
+            self.assertEqual({one.result(SECONDS_MAX)[0] for one in asked}, {200})
             self.assertEqual(holder.result(SECONDS_MAX)[0], 200)
             gate.close()
-        self.assertLess(order.index("few"), 15, order)
+        # By the daemon's own log: threads of a busy machine hear of their answers in any order.
+        self.wait(lambda: self.torpord.get("/api/requests").count('"fair"') == 33)
+        keys = [row["key"] for row in map(json.loads, self.torpord.get("/api/requests").splitlines()) if row["model"] == "fair"]
+        self.assertLess(keys[2:].index("few"), 3, keys)
 
     def opens(self, gate, path):
         try:

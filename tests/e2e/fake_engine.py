@@ -75,10 +75,10 @@ def answer(connection, body):
     elif what == "cut":
         begin_stream(connection)
     elif what == "hold":  # a stream that goes on until the client leaves or the test lets it end
-        begin_stream(connection)
-        tell("holding")
         gate = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         gate.bind(body["gate"])
+        begin_stream(connection)
+        tell("holding")  # only now: whoever hears it writes into the gate at once
         gate.recv(16)
         connection.sendall(chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
         return True

@@ -1,21 +1,14 @@
 #include "base/http/server.hh"
 
+#include "base/http/connections.hh"
 #include "base/limits.hh"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <condition_variable>
 #include <mutex>
-#include <unordered_map>
 
 namespace torpor::http {
 
@@ -25,11 +18,29 @@ using Clock = std::chrono::steady_clock;
 
 thread_local const Connection* current = nullptr;
 
-constexpr uint64_t stop_id = 0;
-constexpr uint64_t sweep_id = 1;
-constexpr uint64_t first_listener_id = 2;
-constexpr uint64_t first_connection_id = 1'000;
-constexpr std::chrono::seconds sweep_interval{2};
+class DetachedPeer final : public Detached {
+  public:
+    DetachedPeer(Connections& connections, uint64_t id, Peer& peer, bool closes)
+        : connections_(connections), id_(id), peer_(peer), closes_(closes) {}
+    ~DetachedPeer() override {
+        if (!given_back_) connections_.forget(id_);
+    }
+    int socket() const override { return peer_.stream.socket(); }
+    ssize_t send(std::string_view bytes) override { return peer_.stream.send_some(bytes); }
+    bool keeps_alive() const override { return !closes_; }
+    void give_back() override {
+        given_back_ = true;
+        if (closes_) return connections_.forget(id_);
+        connections_.take_back(id_);
+    }
+
+  private:
+    Connections& connections_;
+    const uint64_t id_;
+    Peer& peer_;
+    const bool closes_;
+    bool given_back_ = false;
+};
 
 }  // namespace
 
@@ -44,30 +55,12 @@ void detach_connection(TakeConnection take) {
 
 class Server::Impl {
   public:
-    Impl(Hooks hooks, const Limits& limits) : limits_(limits), protocol_(std::move(hooks), limits_) {
-        epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
-        stop_event_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-        sweep_timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-        arm(stop_event_.get(), stop_id, EPOLLIN, EPOLL_CTL_ADD);
-        arm(sweep_timer_.get(), sweep_id, EPOLLIN | EPOLLET, EPOLL_CTL_ADD);
-    }
-
-    Result<void> add_listener(Fd listening, Door door) {
-        std::lock_guard lock(mutex_);
-        const uint64_t id = first_listener_id + listeners_.size();
-        const int fd = listening.get();
-        listeners_.push_back({std::move(listening), door});
-        if (!arm(fd, id, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_ADD)) {
-            return fail_errno(Kind::internal, "cannot listen");
-        }
-        return {};
-    }
+    Impl(Hooks hooks, const Limits& limits) : limits_(limits), protocol_(std::move(hooks), limits_), connections_(limits_) {}
 
     Result<void> start() {
-        if (!epoll_ || !stop_event_ || !sweep_timer_) return fail_errno(Kind::internal, "cannot make an epoll set");
+        if (!connections_.is_usable()) return fail_errno(Kind::internal, "cannot make an epoll set");
         return start_thread();
     }
-
     void stop(std::chrono::milliseconds deadline);
 
     std::shared_ptr<LongSlot> take_long_slot() {
@@ -79,100 +72,33 @@ class Server::Impl {
         return std::make_shared<LongSlot>(&long_requests_);
     }
 
-    size_t connection_count() const {
-        std::lock_guard lock(mutex_);
-        return connections_.size();
-    }
+    Connections& connections() { return connections_; }
     size_t thread_count() const { return threads_; }
 
-    // Detached connections: called by their handles.
-    void take_back(uint64_t id);
-    void forget(uint64_t id);
-
   private:
-    struct Peer {
-        Peer(Fd socket, Door which, const Limits& limits) : stream(std::move(socket), limits), door(which) {}
-        SocketStream stream;
-        Door door;
-        bool waiting = false;        // in the epoll set, nobody's; guarded by mutex_
-        bool armed = false;          // known to the epoll set
-        bool in_head = false;        // part of a head has come
-        bool detached = false;       // somebody else answers; guarded by mutex_
-        Clock::time_point deadline;  // of the wait; guarded by mutex_
-    };
-    struct Listener {
-        Fd socket;
-        Door door;
-    };
-
-    bool arm(int fd, uint64_t id, uint32_t events, int operation) {
-        epoll_event event{};
-        event.events = events;
-        event.data.u64 = id;
-        return ::epoll_ctl(epoll_.get(), operation, fd, &event) == 0;
-    }
-
     Result<void> start_thread();
     void run_thread();
     void leave();
     void join_ended();
     void dispatch(uint64_t id);
-    void accept_from(uint64_t id);
     void serve(uint64_t id);
     enum class After { wait, close, detached };
     After serve_requests(uint64_t id, Peer& peer);
     void hand_over(uint64_t id, Peer& peer, TakeConnection take, bool closes);
-    void wait_again(uint64_t id, Peer& peer);
-    void sweep();
-    void set_sweep(bool on);
 
     const Limits limits_;
     Protocol protocol_;
-    Fd epoll_, stop_event_, sweep_timer_;
-    std::atomic<bool> stopping_{false};
+    Connections connections_;
     std::atomic<size_t> threads_{0};
     std::atomic<size_t> idle_threads_{0};
     std::atomic<int> long_requests_{0};
 
-    mutable std::mutex mutex_;
+    std::mutex mutex_;
     std::condition_variable changed_;
-    std::vector<Listener> listeners_;                                // guarded by mutex_
-    std::unordered_map<uint64_t, std::unique_ptr<Peer>> connections_;  // the map: guarded by mutex_
-    uint64_t next_id_ = first_connection_id;                         // guarded by mutex_
-    bool sweeping_ = false;                                          // guarded by mutex_
-    bool starved_ = false;                                           // no descriptor for a connection; guarded by mutex_
-    size_t detached_ = 0;                                            // guarded by mutex_
-    std::vector<pthread_t> ended_;                                   // to be joined; guarded by mutex_
+    std::vector<pthread_t> ended_;  // to be joined; guarded by mutex_
 };
 
-namespace {
-
-template <class Impl, class Peer>
-class DetachedPeer final : public Detached {
-  public:
-    DetachedPeer(Impl& server, uint64_t id, Peer& peer, bool closes)
-        : server_(server), id_(id), peer_(peer), closes_(closes) {}
-    ~DetachedPeer() override {
-        if (!given_back_) server_.forget(id_);
-    }
-    int socket() const override { return peer_.stream.socket(); }
-    ssize_t send(std::string_view bytes) override { return peer_.stream.send_some(bytes); }
-    bool keeps_alive() const override { return !closes_; }
-    void give_back() override {
-        given_back_ = true;
-        if (closes_) return server_.forget(id_);
-        server_.take_back(id_);
-    }
-
-  private:
-    Impl& server_;
-    const uint64_t id_;
-    Peer& peer_;
-    const bool closes_;
-    bool given_back_ = false;
-};
-
-}  // namespace
+// ---- threads
 
 Result<void> Server::Impl::start_thread() {
     join_ended();
@@ -199,12 +125,12 @@ Result<void> Server::Impl::start_thread() {
 
 void Server::Impl::run_thread() {
     const int idle_ms = static_cast<int>(std::chrono::milliseconds(http_thread_idle_max).count());
-    while (!stopping_) {
-        epoll_event event{};
+    while (!connections_.is_stopping()) {
+        uint64_t id = 0;
         ++idle_threads_;
-        const int count = ::epoll_wait(epoll_.get(), &event, 1, threads_ > http_threads_spare ? idle_ms : -1);
+        const int count = connections_.wait(id, threads_ > http_threads_spare ? idle_ms : -1);
         const bool was_last = --idle_threads_ == 0;
-        if (stopping_) break;
+        if (connections_.is_stopping()) break;
         if (count == 0) {
             std::lock_guard lock(mutex_);  // decided one at a time, or all could go at once
             if (threads_ <= http_threads_spare) continue;
@@ -212,7 +138,7 @@ void Server::Impl::run_thread() {
         }
         if (count < 0) continue;
         if (was_last && threads_ < http_threads_max) (void)start_thread();  // failing, we serve on alone
-        dispatch(event.data.u64);
+        dispatch(id);
     }
     std::lock_guard lock(mutex_);
     leave();
@@ -234,108 +160,42 @@ void Server::Impl::join_ended() {
     for (const pthread_t thread : ended) pthread_join(thread, nullptr);
 }
 
+void Server::Impl::stop(std::chrono::milliseconds time_max) {
+    if (!connections_.stop()) return;
+    const auto deadline = Clock::now() + time_max;
+    const auto no_threads = [&] { return threads_ == 0; };
+    std::unique_lock lock(mutex_);
+    const bool are_done = changed_.wait_until(lock, deadline, no_threads);
+    lock.unlock();
+    if (!are_done || !connections_.await_detached(deadline)) connections_.shut_down_all();
+    lock.lock();
+    changed_.wait(lock, no_threads);
+    lock.unlock();
+    connections_.await_detached();
+    join_ended();
+}
+
+// ---- serving
+
 void Server::Impl::dispatch(uint64_t id) {
-    if (id == stop_id) return;
-    if (id == sweep_id) return sweep();
-    if (id < first_connection_id) return accept_from(id);
+    if (id == Connections::stop_id) return;
+    if (id == Connections::sweep_id) return connections_.sweep();
+    if (id < Connections::first_connection_id) return connections_.accept_from(id);
     serve(id);
 }
 
-void Server::Impl::accept_from(uint64_t id) {
-    int listening = -1;
-    Door door{};
-    {
-        std::lock_guard lock(mutex_);
-        if (stopping_ || id - first_listener_id >= listeners_.size()) return;
-        listening = listeners_[id - first_listener_id].socket.get();
-        door = listeners_[id - first_listener_id].door;
-    }
-    Fd socket(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC));
-    if (!socket && (errno == EMFILE || errno == ENFILE)) {
-        std::lock_guard lock(mutex_);
-        starved_ = true;  // sweep() tries again: at once would be for ever
-        return set_sweep(true);
-    }
-    arm(listening, id, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_MOD);
-    if (!socket) return;
-    if (door == Door::tcp) {
-        const int on = 1;
-        ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    }
-    uint64_t connection = 0;
-    Peer* peer = nullptr;
-    {
-        std::lock_guard lock(mutex_);
-        if (stopping_ || connections_.size() >= limits_.connections) return;
-        connection = next_id_++;
-        peer = connections_.emplace(connection, std::make_unique<Peer>(std::move(socket), door, limits_)).first->second.get();
-        set_sweep(true);
-    }
-    wait_again(connection, *peer);
-}
-
-// A request that is there already (a client that does not wait for answers) is served as soon as the peer
-// can take bytes, which is at once.
-void Server::Impl::wait_again(uint64_t id, Peer& peer) {
-    const int fd = peer.stream.socket();
-    peer.stream.rest();
-    std::lock_guard lock(mutex_);
-    const bool has_bytes = !peer.stream.buffered().empty();
-    const bool fresh_head = !peer.in_head && has_bytes;
-    const uint32_t events = peer.detached && has_bytes ? EPOLLIN | EPOLLOUT : EPOLLIN;
-    if (fresh_head) peer.in_head = true;
-    if (fresh_head || !peer.in_head) {
-        peer.deadline = Clock::now() + (peer.in_head ? limits_.head_time : limits_.idle_time);
-    }
-    const int operation = peer.armed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    peer.waiting = true;
-    peer.armed = true;
-    peer.detached = false;
-    if (stopping_ || !arm(fd, id, events | EPOLLRDHUP | EPOLLONESHOT, operation)) connections_.erase(id);
-}
-
-void Server::Impl::forget(uint64_t id) {
-    std::lock_guard lock(mutex_);
-    const auto found = connections_.find(id);
-    if (found == connections_.end()) return;
-    if (found->second->detached) --detached_;
-    connections_.erase(found);
-    if (stopping_) changed_.notify_all();
-}
-
-void Server::Impl::take_back(uint64_t id) {
-    Peer* peer = nullptr;
-    {
-        std::lock_guard lock(mutex_);
-        peer = connections_.at(id).get();
-        --detached_;
-        if (stopping_) changed_.notify_all();
-    }
-    wait_again(id, *peer);
-}
-
 void Server::Impl::hand_over(uint64_t id, Peer& peer, TakeConnection take, bool closes) {
-    {
-        std::lock_guard lock(mutex_);
-        peer.detached = true;
-        ++detached_;
-    }
-    take(std::make_unique<DetachedPeer<Impl, Peer>>(*this, id, peer, closes));
+    connections_.detach(peer);
+    take(std::make_unique<DetachedPeer>(connections_, id, peer, closes));
 }
 
 void Server::Impl::serve(uint64_t id) {
-    Peer* peer = nullptr;
-    {
-        std::lock_guard lock(mutex_);
-        const auto found = connections_.find(id);
-        if (found == connections_.end() || !found->second->waiting) return;
-        peer = found->second.get();
-        peer->waiting = false;
-    }
+    Peer* peer = connections_.take(id);
+    if (peer == nullptr) return;
     const After after = serve_requests(id, *peer);
     if (after == After::detached) return;  // it may be anywhere by now
-    if (after == After::wait && !stopping_) return wait_again(id, *peer);
-    forget(id);
+    if (after == After::wait && !connections_.is_stopping()) return connections_.wait_again(id, *peer);
+    connections_.forget(id);
 }
 
 // Answers all whole requests that have come.
@@ -366,51 +226,13 @@ Server::Impl::After Server::Impl::serve_requests(uint64_t id, Peer& peer) {
             hand_over(id, peer, std::move(taker), closes);
             return After::detached;
         }
-        if (!peer.stream.flush() || !answered || closes || stopping_) return After::close;
+        if (!peer.stream.flush() || !answered || closes || connections_.is_stopping()) return After::close;
         if (peer.stream.buffered().empty()) {
             if (idle_threads_ == 0) return After::wait;
             pollfd wait{peer.stream.socket(), POLLIN, 0};
             if (::poll(&wait, 1, static_cast<int>(connection_linger.count())) <= 0) return After::wait;
         }
     }
-}
-
-void Server::Impl::set_sweep(bool on) {
-    if (sweeping_ == on) return;
-    sweeping_ = on;
-    itimerspec when{};
-    if (on) when.it_interval.tv_sec = when.it_value.tv_sec = sweep_interval.count();
-    ::timerfd_settime(sweep_timer_.get(), 0, &when, nullptr);
-}
-
-void Server::Impl::sweep() {
-    uint64_t ticks = 0;
-    (void)!::read(sweep_timer_.get(), &ticks, sizeof ticks);
-    const auto now = Clock::now();
-    std::lock_guard lock(mutex_);
-    std::erase_if(connections_, [&](const auto& entry) { return entry.second->waiting && entry.second->deadline < now; });
-    if (std::exchange(starved_, false)) {
-        for (size_t i = 0; i < listeners_.size(); ++i) {
-            arm(listeners_[i].socket.get(), first_listener_id + i, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_MOD);
-        }
-    }
-    if (connections_.empty()) set_sweep(false);
-}
-
-void Server::Impl::stop(std::chrono::milliseconds deadline) {
-    std::unique_lock lock(mutex_);
-    if (stopping_.exchange(true)) return;
-    listeners_.clear();
-    std::erase_if(connections_, [](const auto& entry) { return entry.second->waiting; });
-    const uint64_t one = 1;
-    (void)!::write(stop_event_.get(), &one, sizeof one);  // level-triggered: wakes every waiting thread
-    const auto is_over = [&] { return threads_ == 0 && detached_ == 0; };
-    if (!changed_.wait_for(lock, deadline, is_over)) {
-        for (auto& [id, peer] : connections_) ::shutdown(peer->stream.socket(), SHUT_RDWR);
-    }
-    changed_.wait(lock, is_over);
-    lock.unlock();
-    join_ended();
 }
 
 Server::Server(Hooks hooks, const Limits& limits) : impl_(std::make_unique<Impl>(std::move(hooks), limits)) {}
@@ -420,7 +242,7 @@ Server::~Server() {
 }
 
 Result<void> Server::add_listener(Fd listening, Door door) {
-    return impl_->add_listener(std::move(listening), door);
+    return impl_->connections().add_listener(std::move(listening), door);
 }
 Result<void> Server::start() {
     return impl_->start();
@@ -432,7 +254,7 @@ std::shared_ptr<LongSlot> Server::take_long_slot() {
     return impl_->take_long_slot();
 }
 size_t Server::connection_count() const {
-    return impl_->connection_count();
+    return impl_->connections().count();
 }
 size_t Server::thread_count() const {
     return impl_->thread_count();

@@ -9,11 +9,12 @@ namespace torpor {
 namespace {
 
 // JSON-RPC codes: -32602 and -32603 are the specification's; -32000 to -32099 are ours to give.
-constexpr std::array<KindRow, 13> rows{{
+constexpr std::array<KindRow, 14> rows{{
     {Kind::invalid, "invalid", 400, -32602, 2},
     {Kind::unauthorized, "unauthorized", 401, -32001, 4},
     {Kind::refused, "refused", 403, -32003, 4},
     {Kind::not_found, "not_found", 404, -32004, 1},
+    {Kind::wrong_method, "wrong_method", 405, -32005, 2},
     {Kind::conflict, "conflict", 409, -32009, 1},
     {Kind::too_large, "too_large", 413, -32013, 1},
     {Kind::busy, "busy", 429, -32029, 1},

@@ -20,6 +20,7 @@ enum class Kind {
     unauthorized,  // no key, or not one of ours
     refused,       // known caller, not allowed
     not_found,     // no such model, key, route
+    wrong_method,  // such a path, but not with this method
     conflict,      // it exists already, or its state forbids this now
     too_large,     // over a named size limit
     busy,          // over a named rate or queue limit; try later

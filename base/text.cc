@@ -91,6 +91,14 @@ static size_t distance(std::string_view a, std::string_view b) {
     return above[b.size()];
 }
 
+std::string to_lower(std::string_view text) {
+    std::string lower(text);
+    for (char& c : lower) {
+        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    }
+    return lower;
+}
+
 std::string nearest(std::string_view name, const std::vector<std::string>& candidates) {
     constexpr size_t name_bytes_max = 128;
     if (name.empty() || name.size() > name_bytes_max) return {};

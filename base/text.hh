@@ -23,6 +23,9 @@ Result<uint64_t> parse_bytes(std::string_view text);
 // "512 B", "98.4 MB" (powers of 1000, one decimal).
 std::string format_bytes(uint64_t bytes);
 
+// ASCII letters in lower case, all else as it is.
+std::string to_lower(std::string_view text);
+
 // The candidate nearest to `name` by edit distance, if near enough to have been meant; else empty.
 std::string nearest(std::string_view name, const std::vector<std::string>& candidates);
 

@@ -1,31 +1,53 @@
 #include "daemon/access.hh"
 
+#include "base/text.hh"
+#include "daemon/tcp_address.hh"
+
+#include <algorithm>
+
 namespace torpor {
 
-bool is_loopback_host(std::string_view host) {
-    if (host.starts_with("[::1]")) {
-        host.remove_prefix(5);
-        return host.empty() || host.starts_with(':');
-    }
-    const std::string_view name = host.substr(0, host.find(':'));
-    return name == "127.0.0.1" || name == "localhost";
+namespace {
+
+// Without its port: "[::1]:80" gives "[::1]". Empty if it is not well-formed.
+std::string_view name_in(std::string_view host) {
+    if (!host.starts_with('[')) return host.substr(0, host.find(':'));
+    const size_t end = host.find(']');
+    if (end == std::string_view::npos) return {};
+    const std::string_view after = host.substr(end + 1);
+    return after.empty() || after.starts_with(':') ? host.substr(0, end + 1) : std::string_view();
 }
 
-bool is_loopback_origin(std::string_view origin) {
+bool is_listed(std::string_view name, const HostNames& hosts) {
+    if (name == "127.0.0.1" || name == "localhost" || name == "[::1]") return true;
+    const std::string number = number_of(name);
+    const std::string known = number.empty() ? to_lower(name) : number;
+    return known == "localhost" || known == "::1" || std::ranges::find(hosts.names, known) != hosts.names.end();
+}
+
+}  // namespace
+
+bool is_our_host(std::string_view host, const HostNames& hosts) {
+    const std::string_view name = name_in(host);
+    return is_listed(name, hosts) || (hosts.every_number && !number_of(name).empty());
+}
+
+bool is_our_origin(std::string_view origin, const HostNames& hosts) {
     for (const std::string_view scheme : {"http://", "https://"}) {
-        if (origin.starts_with(scheme)) return is_loopback_host(origin.substr(scheme.size()));
+        if (origin.starts_with(scheme)) return is_listed(name_in(origin.substr(scheme.size())), hosts);
     }
     return false;
 }
 
-Result<Principal> check_access(const http::Request& request, http::Door door, const Route& route, store::Keys& keys) {
+Result<Principal> check_access(const http::Request& request, http::Door door, const Route& route, const HostNames& hosts,
+                               store::Keys& keys) {
     // A page of a foreign site may make a browser call us, and with a rebound name even read the answer.
-    if (request.has_header("Origin") && !is_loopback_origin(request.get_header_value("Origin"))) {
+    if (request.has_header("Origin") && !is_our_origin(request.get_header_value("Origin"), hosts)) {
         return fail(Kind::refused, "requests from other web sites are refused (Origin)");
     }
     if (door == http::Door::socket) return Principal{"owner", Scope::owner, {}};
-    if (!is_loopback_host(request.get_header_value("Host"))) {
-        return fail(Kind::refused, "the Host header must name 127.0.0.1 or localhost");
+    if (!is_our_host(request.get_header_value("Host"), hosts)) {
+        return fail(Kind::refused, "the Host header must name 127.0.0.1, localhost, or one of [http] hosts in config.toml");
     }
     if (route.scope == Scope::open) return Principal{};
     std::string key = request.get_header_value("x-api-key");

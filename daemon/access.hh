@@ -5,15 +5,25 @@
 #include "daemon/routes.hh"
 #include "store/keys.hh"
 
+#include <string>
+#include <vector>
+
 namespace torpor {
+
+// The names that Host and Origin headers may have besides those of loopback.
+struct HostNames {
+    std::vector<std::string> names;  // lower case, numbers as number_of() has them
+    bool every_number = false;       // as Host, where all addresses are listened on: a number is no foreign site's name
+};
 
 // The principal of this request, if it may use this route. On the socket: the owner. On TCP: a key, in
 // `Authorization: Bearer` or `x-api-key`.
 // Errors: unauthorized (no key or a wrong one), refused (foreign Host or Origin, or too small a scope).
-Result<Principal> check_access(const http::Request& request, http::Door door, const Route& route, store::Keys& keys);
+Result<Principal> check_access(const http::Request& request, http::Door door, const Route& route, const HostNames& hosts,
+                               store::Keys& keys);
 
-// Whether a Host or Origin header names this machine's loopback.
-bool is_loopback_host(std::string_view host);
-bool is_loopback_origin(std::string_view origin);
+// Whether a Host header (NAME or NAME:PORT), or an Origin (http or https), names this machine.
+bool is_our_host(std::string_view host, const HostNames& hosts);
+bool is_our_origin(std::string_view origin, const HostNames& hosts);
 
 }  // namespace torpor

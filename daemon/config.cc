@@ -14,6 +14,7 @@
 #include <charconv>
 #include <map>
 #include <optional>
+#include <variant>
 
 namespace torpor {
 
@@ -23,27 +24,62 @@ namespace fs = std::filesystem;
 
 constexpr size_t config_bytes_max = 256 * 1024;
 
-// One key of config.toml: its table, its name, and what takes its text.
+using Texts = std::vector<std::string>;
+using TakeText = Result<void> (*)(Config&, const std::string&);  // whole numbers come as their text
+using TakeTruth = void (*)(Config&, bool);
+using TakeTexts = Result<void> (*)(Config&, const Texts&);
+
+// One key of config.toml: its table, its name, and what takes its value; that says which kind it must be of.
 struct Key {
     std::string_view table, name;
-    Result<void> (*take)(Config&, const std::string&);
+    std::variant<TakeText, TakeTruth, TakeTexts> take;
 };
 
 Result<void> take_tcp(Config& config, const std::string& text) {
-    if (text == "off") {
-        config.tcp_host.clear();
-        return {};
-    }
-    const size_t colon = text.rfind(':');
-    int port = -1;
-    if (colon != std::string::npos) std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
-    const std::string host = text.substr(0, colon);
-    if (port < 0 || port > 65535 || (host != "127.0.0.1" && host != "localhost")) {
-        return fail(Kind::invalid, "'{}' is not a loopback address like 127.0.0.1:7117, nor \"off\"", text);
-    }
-    config.tcp_host = "127.0.0.1";
-    config.tcp_port = port;
+    config.http.tcp.reset();
+    if (text == "off") return {};
+    auto address = parse_tcp_address(text);
+    if (!address) return fail(Kind::invalid, "{}, nor \"off\"", address.error().message);
+    config.http.tcp = std::move(*address);
     return {};
+}
+
+template <std::string HttpConfig::* place>
+Result<void> take_path(Config& config, const std::string& text) {
+    if (text.empty()) return fail(Kind::invalid, "this must be the path of a PEM file; leave the key out for plain HTTP");
+    config.http.*place = text;
+    return {};
+}
+
+Result<void> take_hosts(Config& config, const Texts& texts) {
+    for (const std::string& text : texts) {
+        std::string name = number_of(text);
+        if (name.empty()) {
+            name = to_lower(text);
+            const bool is_name = name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-._") == std::string::npos;
+            if (name.empty() || !is_name) {
+                return fail(Kind::invalid, "'{}' is not a machine's name or number alone, like box.example.org", text);
+            }
+        }
+        config.http.hosts.push_back(std::move(name));
+    }
+    return {};
+}
+
+void take_allow_plain_http(Config& config, bool is_so) {
+    config.http.allow_plain_http = is_so;
+}
+
+// What the keys of [http] must be together.
+Result<void> check_http(const HttpConfig& http) {
+    if (http.certificate.empty() != http.key.empty()) {
+        return fail(Kind::invalid, "certificate and key belong together, but there is no {}", http.key.empty() ? "key" : "certificate");
+    }
+    if (!http.tcp || http.tcp->is_loopback() || !http.certificate.empty() || http.allow_plain_http) return {};
+    return fail(Kind::invalid,
+                "other machines can reach {}, and without a certificate keys and prompts would travel readable by all in "
+                "between: name a certificate and its key, or say allow_plain_http = true if that is what you want",
+                http.tcp->text());
 }
 
 constexpr size_t count_max = 1'000'000;
@@ -93,10 +129,14 @@ Result<void> take_llama_server(Config& config, const std::string& text) {
 
 // A key of [limits] whose value goes to this place.
 #define LIMIT(name, take, place) \
-    Key{"limits", name, [](Config& config, const std::string& text) { return take(config.place, text); }}
+    Key{"limits", name, TakeText([](Config& config, const std::string& text) { return take(config.place, text); })}
 
 constexpr std::array keys{
     Key{"http", "tcp", take_tcp},
+    Key{"http", "certificate", take_path<&HttpConfig::certificate>},
+    Key{"http", "key", take_path<&HttpConfig::key>},
+    Key{"http", "hosts", take_hosts},
+    Key{"http", "allow_plain_http", take_allow_plain_http},
     LIMIT("connections", take_count, http_limits.connections),
     LIMIT("requests_per_model", take_count, requests_per_model),
     LIMIT("requests_per_key", take_count, gateway_limits.requests_per_key),
@@ -136,6 +176,31 @@ std::optional<std::string> text_of(const toml::node& value) {
     return {};
 }
 
+std::optional<Texts> texts_of(const toml::node& value) {
+    if (!value.is_array()) return {};
+    Texts texts;
+    for (const toml::node& element : *value.as_array()) {
+        if (!element.is_string()) return {};
+        texts.push_back(element.as_string()->get());
+    }
+    return texts;
+}
+
+Result<void> take_value(Config& config, const Key& key, const toml::node& value) {
+    if (const auto* take = std::get_if<TakeTruth>(&key.take)) {
+        if (!value.is_boolean()) return fail(Kind::invalid, "must be true or false");
+        (*take)(config, value.as_boolean()->get());
+        return {};
+    }
+    if (const auto* take = std::get_if<TakeTexts>(&key.take)) {
+        const auto texts = texts_of(value);
+        return texts ? (*take)(config, *texts) : fail(Kind::invalid, "must be a list of texts, like [\"one\", \"two\"]");
+    }
+    const auto text = text_of(value);
+    if (!text) return fail(Kind::invalid, "must be a text in quotes or a whole number");
+    return std::get<TakeText>(key.take)(config, *text);
+}
+
 Result<void> take_table(Config& config, std::string_view table, const toml::table& values, const std::string& file) {
     for (const auto& [name, value] : values) {
         const auto key = std::ranges::find_if(keys, [&table, found = name.str()](const Key& k) { return k.table == table && k.name == found; });
@@ -143,9 +208,7 @@ Result<void> take_table(Config& config, std::string_view table, const toml::tabl
             return at(file, value, "'{}' is not a key of [{}]{}", name.str(), table,
                       did_you_mean(name.str(), names_in(table)));
         }
-        const auto text = text_of(value);
-        if (!text) return at(file, value, "{} must be a text in quotes or a whole number", name.str());
-        if (auto taken = key->take(config, *text); !taken) {
+        if (auto taken = take_value(config, *key, value); !taken) {
             return at(file, value, "{}: {}", name.str(), taken.error().message);
         }
     }
@@ -169,6 +232,7 @@ Result<Config> parse_config(std::string_view text, const std::string& file) try 
         }
         if (auto taken = take_table(config, name.str(), *node.as_table(), file); !taken) return Failure(taken.error());
     }
+    if (auto checked = check_http(config.http); !checked) return at(file, *parsed.table().get("http"), "[http]: {}", checked.error().message);
     return config;
 } catch (const TomlMistake&) {
     return fail(Kind::invalid, "{}: this is not TOML", file);

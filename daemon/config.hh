@@ -6,18 +6,29 @@
 #include "base/limits.hh"
 #include "base/log.hh"
 #include "daemon/gateway/limits.hh"
+#include "daemon/tcp_address.hh"
 #include "gpu/engine.hh"
 #include "gpu/limits.hh"
 #include "gpu/model_file.hh"
 
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace torpor {
 
+// [http]. Taken at the start, but for what the two files hold.
+struct HttpConfig {
+    std::optional<TcpAddress> tcp = TcpAddress{"127.0.0.1", 7117};  // beyond loopback only with what follows
+    std::string certificate, key;      // PEM files; both or neither, which is plain HTTP
+    std::vector<std::string> hosts;    // lower case, numbers as number_of() has them
+    bool allow_plain_http = false;     // beyond loopback, too
+
+    bool operator==(const HttpConfig&) const = default;
+};
+
 struct Config {
-    std::string tcp_host = "127.0.0.1";  // loopback only; empty: no TCP
-    int tcp_port = 7117;
+    HttpConfig http;
     http::Limits http_limits;
     gateway::Limits gateway_limits;
     size_t requests_per_model = gpu::requests_per_model_default;

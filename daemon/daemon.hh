@@ -4,6 +4,7 @@
 #include "base/event_loop.hh"
 #include "base/folders.hh"
 #include "base/http/server.hh"
+#include "daemon/access.hh"
 #include "daemon/config.hh"
 #include "gpu/pool.hh"
 #include "store/keys.hh"
@@ -29,17 +30,23 @@ struct Daemon {
     http::Server* server = nullptr;
     int64_t started_at_ms = 0;
     http::Limits http_limits;  // constant
-    std::string tcp_state;  // "127.0.0.1:7117", or why there is none; constant once serving
+    std::string tcp_state;      // "127.0.0.1:7117", or why there is none; constant once serving
+    bool tcp_is_well = true;    // it is open, or is not wanted; constant once serving
+    HostNames hosts;            // constant once serving
 
     std::mutex config_mutex;
     Config config;            // guarded by config_mutex; the last good one
     std::string config_error; // guarded by config_mutex; of the last reload, empty when it was good
+    std::shared_ptr<const http::Certificate> certificate;  // guarded by config_mutex; null: the TCP port speaks no TLS
 
     std::atomic<bool> is_stopping{false};
     std::function<void()> begin_stop;  // any thread
 
-    // Reads the configuration again and takes it if it is good. Any thread but the loop's.
+    // Reads the configuration and the certificate again and takes them if both are good. Any thread but the loop's.
     Result<size_t> reload();
+
+    // What to do where fewer descriptors may be open than [limits] connections may need; empty if all fit.
+    std::string lack_of_open_files() const;
 };
 
 }  // namespace torpor

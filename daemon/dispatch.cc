@@ -26,18 +26,21 @@ void answer(Daemon& daemon, const http::Request& request, http::Response& respon
     answer_error(response, error);
 }
 
-Result<void> admit(Daemon& daemon, const http::Request& request) {
+Result<void> admit(Daemon& daemon, const http::Request& request, http::Response& response) {
     admitted = {};
     RouteMatch match = match_route(routes(), request.method, request.path);
     if (match.route == nullptr) {
         // Strangers learn nothing about which paths there are.
         static constexpr Route nowhere{Method::get, "/", Scope::models, Lasts::briefly, nullptr};
-        auto access = check_access(request, http::current_connection()->door, nowhere, daemon.keys);
+        auto access = check_access(request, http::current_connection()->door, nowhere, daemon.hosts, daemon.keys);
         if (!access) return Failure(access.error());
-        if (match.other_method) return fail(Kind::invalid, "{} is not for {}", request.path, request.method);
+        if (!match.allowed.empty()) {
+            response.set_header("Allow", match.allowed);
+            return fail(Kind::wrong_method, "{} is not for {}, but for {}", request.path, request.method, match.allowed);
+        }
         return fail(Kind::not_found, "there is nothing at {}", request.path.substr(0, request_path_bytes_max));
     }
-    auto access = check_access(request, http::current_connection()->door, *match.route, daemon.keys);
+    auto access = check_access(request, http::current_connection()->door, *match.route, daemon.hosts, daemon.keys);
     if (!access) {
         if (access.error().kind == Kind::unauthorized) log::warning("a request without a known key was refused");
         return Failure(access.error());
@@ -75,7 +78,7 @@ Error what_http_found(int status, const http::Limits& limits) {
 http::Hooks make_hooks(Daemon& daemon) {
     http::Hooks hooks;
     hooks.admit = [&daemon](const http::Request& request, http::Response& response) {
-        auto passed = admit(daemon, request);
+        auto passed = admit(daemon, request, response);
         if (passed) return false;
         answer(daemon, request, response, passed.error());
         return true;

@@ -1,6 +1,7 @@
 // torpord: reads the configuration, makes the parts in order, serves until told to stop.
 #include "base/fd.hh"
 #include "base/log.hh"
+#include "base/open_files.hh"
 #include "base/programs.hh"
 #include "base/text.hh"
 #include "daemon/catalogue.hh"
@@ -103,14 +104,16 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
                              folders->request_log());
     if (auto started = gateway.start(); !started) return started;
     Daemon daemon{.folders = *folders, .loop = loop, .store = **store, .keys = **keys, .pool = pool, .gateway = gateway,
-                  .http_limits = config->http_limits, .tcp_state = {},
-                  .config_mutex = {}, .config = std::move(*config), .config_error = config_error, .begin_stop = {}};
+                  .http_limits = config->http_limits, .tcp_state = {}, .hosts = {},
+                  .config_mutex = {}, .config = std::move(*config), .config_error = config_error, .certificate = {},
+                  .begin_stop = {}};
     daemon.started_at_ms = store::now_ms();
     http::Server server(make_hooks(daemon), daemon.http_limits);
     daemon.server = &server;
     Service service(daemon, server);
     if (auto opened = service.open(); !opened) return opened;
     if (auto started = server.start(); !started) return started;
+    if (const std::string lack = daemon.lack_of_open_files(); !lack.empty()) log::warning("{}", lack);
     log::info("torpord {} (pid {}) serves {} and {}", TORPOR_VERSION, ::getpid(), folders->socket().string(), daemon.tcp_state);
     notify_service_manager("READY=1");
     tell_starter(starter, "ready\n");
@@ -136,6 +139,7 @@ int main(int argc, char** argv) {
         return 2;
     }
     ::umask(0077);
+    raise_open_files();
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // thawed workers and their children come back to us
     mallopt(M_ARENA_MAX, 2);             // many short-lived threads would leave an arena each
     Fd starter(arguments->ready_fd);

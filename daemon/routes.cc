@@ -89,11 +89,13 @@ RouteMatch match_route(std::span<const Route> table, std::string_view method, st
         if (!matches(route.pattern, path, parameters)) continue;
         const bool is_head = method == "HEAD" && route.method == Method::get;
         if (name_of(route.method) != method && !is_head) {
-            found.other_method = true;
+            if (!found.allowed.empty()) found.allowed += ", ";
+            found.allowed += route.method == Method::get ? "GET, HEAD" : name_of(route.method);
             continue;
         }
         found.route = &route;
         found.parameters = std::move(parameters);
+        found.allowed.clear();
         return found;
     }
     return found;

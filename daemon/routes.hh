@@ -55,7 +55,7 @@ std::span<const Route> routes();
 struct RouteMatch {
     const Route* route = nullptr;
     std::vector<std::string> parameters;
-    bool other_method = false;  // the path is known, the method is not: 405
+    std::string allowed;  // where the path is known but not with this method: "GET, HEAD, DELETE"
 };
 
 // `path` without query. Bounded by request_path_bytes_max; longer ones match nothing.

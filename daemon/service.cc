@@ -2,7 +2,9 @@
 
 #include "base/fd.hh"
 #include "base/log.hh"
+#include "base/open_files.hh"
 #include "base/text.hh"
+#include "daemon/certificate.hh"
 #include "daemon/sockets.hh"
 
 #include <signal.h>
@@ -41,14 +43,10 @@ Result<void> Service::open() {
         socket = std::move(*listening);
     }
     if (auto added = server_.add_listener(std::move(socket), http::Door::socket); !added) return added;
-    if (daemon_.config.tcp_host.empty()) {
-        daemon_.tcp_state = "no TCP port (switched off in config.toml)";
-    } else if (auto tcp = listen_on_tcp(daemon_.config.tcp_port); !tcp) {
-        daemon_.tcp_state = tcp.error().text() + "; torpor.sock works, choose another port in config.toml: [http] tcp";
+    if (auto opened = open_tcp(); !opened) {
+        daemon_.tcp_is_well = false;
+        daemon_.tcp_state = opened.error().text() + "; torpor.sock works; mend [http] in config.toml, then torpor daemon restart";
         log::warning("{}", daemon_.tcp_state);
-    } else {
-        daemon_.tcp_state = fmt::format("{}:{}", daemon_.config.tcp_host, daemon_.config.tcp_port);
-        if (auto added = server_.add_listener(std::move(*tcp), http::Door::tcp); !added) return added;
     }
     if (auto written = write_file_atomically(folders.runtime / "torpor.pid", fmt::format("{}\n", ::getpid()), 0600); !written) {
         return written;
@@ -57,6 +55,25 @@ Result<void> Service::open() {
     if (socket_is_ours_) watch_socket_file();
     plan_watchdog();
     return {};
+}
+
+// Before the server has threads.
+Result<void> Service::open_tcp() {
+    const HttpConfig& config = daemon_.config.http;
+    if (!config.tcp) {
+        daemon_.tcp_state = "no TCP port (switched off in config.toml)";
+        return {};
+    }
+    auto certificate = load_certificate(daemon_.folders, config);
+    if (!certificate) return Failure(certificate.error());
+    auto listening = listen_on_tcp(*config.tcp);
+    if (!listening) return Failure(listening.error());
+    const bool is_readable = !*certificate && !config.tcp->is_loopback();
+    daemon_.tcp_state = config.tcp->text() + (*certificate ? " (TLS)" : is_readable ? " (plain HTTP: keys and prompts travel readable)" : "");
+    daemon_.hosts = {config.hosts, config.tcp->is_any()};
+    if (!config.tcp->is_any()) daemon_.hosts.names.push_back(config.tcp->host);
+    daemon_.certificate = *certificate;
+    return server_.add_listener(std::move(*listening), http::Door::tcp, std::move(*certificate));
 }
 
 void Service::close() {
@@ -165,14 +182,41 @@ void Service::plan_watchdog() {
     });
 }
 
-Result<size_t> Daemon::reload() {
-    auto fresh = load_config(folders);
-    if (!fresh) {
-        log::error("the configuration was not taken: {}", fresh.error().text());
-        std::lock_guard lock(config_mutex);
-        config_error = fresh.error().text();
-        return Failure(fresh.error());
+namespace {
+
+struct Fresh {
+    Config config;
+    std::shared_ptr<const http::Certificate> certificate;
+};
+
+Result<Fresh> read_again(const Folders& folders) {
+    auto config = load_config(folders);
+    if (!config) return Failure(config.error());
+    auto certificate = load_certificate(folders, config->http);
+    if (!certificate) return Failure(certificate.error());
+    return Fresh{std::move(*config), std::move(*certificate)};
+}
+
+// Whether all of [http] is as before, but for other files with another certificate.
+bool is_same(HttpConfig fresh, const HttpConfig& before) {
+    if (!fresh.certificate.empty() && !before.certificate.empty()) {
+        fresh.certificate = before.certificate;
+        fresh.key = before.key;
     }
+    return fresh == before;
+}
+
+}  // namespace
+
+Result<size_t> Daemon::reload() {
+    auto read = read_again(folders);
+    if (!read) {
+        log::error("the configuration was not taken: {}", read.error().text());
+        std::lock_guard lock(config_mutex);
+        config_error = read.error().text();
+        return Failure(read.error());
+    }
+    Config* fresh = &read->config;
     for (const std::string& note : fresh->notes) log::warning("{}", note);
     const size_t count = fresh->models.size();
     auto models = std::make_shared<std::vector<gpu::Model>>(fresh->models);
@@ -180,8 +224,12 @@ Result<size_t> Daemon::reload() {
     log::set_level(fresh->log_level);
     {
         std::lock_guard lock(config_mutex);
-        if (fresh->tcp_host != config.tcp_host || fresh->tcp_port != config.tcp_port) {
-            log::warning("another [http] tcp takes effect when torpord starts the next time");
+        if (!is_same(fresh->http, config.http)) {
+            log::warning("another [http] takes effect when torpord starts the next time (but for what is in the certificate's files)");
+        }
+        if (certificate && read->certificate) {
+            certificate = read->certificate;
+            server->set_certificate(read->certificate);
         }
         config = std::move(*fresh);
         config_error.clear();
@@ -196,6 +244,15 @@ Result<size_t> Daemon::reload() {
     if (!posted) return fail(Kind::unavailable, "torpord is shutting down");
     future.wait();
     return count;
+}
+
+std::string Daemon::lack_of_open_files() const {
+    constexpr uint64_t others = 128;  // listeners, the database, logs, workers
+    const uint64_t needed = 2 * http_limits.connections + others;  // one to the client, one to the worker
+    const uint64_t there = open_files_max();
+    if (there >= needed) return {};
+    return fmt::format("{} descriptors may be open, but [limits] connections = {} may need {}: raise the hard limit (ulimit -Hn, "
+                       "LimitNOFILE in the service's unit), or set fewer connections", there, http_limits.connections, needed);
 }
 
 }  // namespace torpor

@@ -25,6 +25,7 @@ class Service {
     void close();
 
   private:
+    Result<void> open_tcp();
     void watch_signals();
     void on_signal(int number);
     void begin_stop();

@@ -1,5 +1,6 @@
 #include "daemon/sockets.hh"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -51,18 +52,23 @@ Result<Fd> listen_on_socket(const std::filesystem::path& path) {
     return fd;
 }
 
-Result<Fd> listen_on_tcp(int port) {
-    Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!fd) return fail_errno(Kind::internal, "cannot make a socket");
-    const int on = 1;
+Result<Fd> listen_on_tcp(const TcpAddress& where) {
+    sockaddr_in6 v6{};
+    sockaddr_in v4{};
+    v6.sin6_family = AF_INET6;
+    v4.sin_family = AF_INET;
+    v6.sin6_port = v4.sin_port = htons(static_cast<uint16_t>(where.port));
+    const bool is_v6 = ::inet_pton(AF_INET6, where.host.c_str(), &v6.sin6_addr) == 1;
+    if (!is_v6) ::inet_pton(AF_INET, where.host.c_str(), &v4.sin_addr);
+    const auto* address = is_v6 ? reinterpret_cast<const sockaddr*>(&v6) : reinterpret_cast<const sockaddr*>(&v4);
+
+    Fd fd(::socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!fd) return fail_errno(Kind::conflict, fmt::format("cannot listen on {}", where.text()));
+    const int on = 1, off = 0;
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-        ::listen(fd.get(), backlog) != 0) {
-        return fail_errno(Kind::conflict, fmt::format("cannot listen on 127.0.0.1:{}", port));
+    if (is_v6) ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    if (::bind(fd.get(), address, is_v6 ? sizeof v6 : sizeof v4) != 0 || ::listen(fd.get(), backlog) != 0) {
+        return fail_errno(Kind::conflict, fmt::format("cannot listen on {}", where.text()));
     }
     return fd;
 }

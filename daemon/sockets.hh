@@ -1,8 +1,9 @@
-// The listening sockets: our own, the service manager's, and loopback TCP.
+// The listening sockets: our own, the service manager's, and TCP.
 #pragma once
 
 #include "base/error.hh"
 #include "base/fd.hh"
+#include "daemon/tcp_address.hh"
 
 #include <filesystem>
 
@@ -12,8 +13,8 @@ namespace torpor {
 // nobody answers on it; the caller holds the state folder's lock, so no other torpord can.
 Result<Fd> listen_on_socket(const std::filesystem::path& path);
 
-// 127.0.0.1:port. A taken port is a `conflict`.
-Result<Fd> listen_on_tcp(int port);
+// A taken port, or an address that is not this machine's, is a `conflict`. [::] takes IPv4, too.
+Result<Fd> listen_on_tcp(const TcpAddress& where);
 
 // The first socket handed over by systemd (LISTEN_FDS, LISTEN_PID; sd_listen_fds(3)); empty if none. The
 // variables are taken out of the environment.

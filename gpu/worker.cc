@@ -1,5 +1,6 @@
 #include "gpu/worker.hh"
 
+#include "base/open_files.hh"
 #include "base/text.hh"
 #include "gpu/limits.hh"
 #include "gpu/worker_log.hh"
@@ -104,7 +105,7 @@ Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan&
     worker->log_start_ = size_of(plan.log);
     if (!plan.endpoint.socket.empty()) ::unlink(plan.endpoint.socket.c_str());
     SpawnOptions options;
-    options.argv = {launcher};
+    options.argv = {launcher, "--open-files", std::to_string(open_files_at_start())};
     if (plan.engine->refuse_io_uring) options.argv.emplace_back("--no-io-uring");
     if (plan.engine->refuse_amx && plan.model.snapshot) options.argv.emplace_back("--no-amx");
     options.argv.emplace_back("--");

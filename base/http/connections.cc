@@ -33,15 +33,22 @@ bool Connections::arm(int fd, uint64_t id, uint32_t events, int operation) {
     return ::epoll_ctl(epoll_.get(), operation, fd, &event) == 0;
 }
 
-Result<void> Connections::add_listener(Fd listening, Door door) {
+Result<void> Connections::add_listener(Fd listening, Door door, std::shared_ptr<const Certificate> certificate) {
     std::lock_guard lock(mutex_);
     const uint64_t id = first_listener_id + listeners_.size();
     const int fd = listening.get();
-    listeners_.push_back({std::move(listening), door});
+    listeners_.push_back({std::move(listening), door, std::move(certificate)});
     if (!arm(fd, id, EPOLLIN | EPOLLONESHOT, EPOLL_CTL_ADD)) {
         return fail_errno(Kind::internal, "cannot listen");
     }
     return {};
+}
+
+void Connections::set_certificate(std::shared_ptr<const Certificate> certificate) {
+    std::lock_guard lock(mutex_);
+    for (Listener& listener : listeners_) {
+        if (listener.certificate) listener.certificate = certificate;
+    }
 }
 
 int Connections::wait(uint64_t& id, int timeout_ms) {
@@ -54,13 +61,17 @@ int Connections::wait(uint64_t& id, int timeout_ms) {
 void Connections::accept_from(uint64_t id) {
     int listening = -1;
     Door door{};
+    std::shared_ptr<const Certificate> certificate;
     {
         std::lock_guard lock(mutex_);
         if (stopping_ || id - first_listener_id >= listeners_.size()) return;
-        listening = listeners_[id - first_listener_id].socket.get();
-        door = listeners_[id - first_listener_id].door;
+        const Listener& listener = listeners_[id - first_listener_id];
+        listening = listener.socket.get();
+        door = listener.door;
+        certificate = listener.certificate;
     }
-    Fd socket(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC));
+    // OpenSSL reads and writes by itself, so its sockets must not wait; for ours each call says so.
+    Fd socket(::accept4(listening, nullptr, nullptr, certificate ? SOCK_CLOEXEC | SOCK_NONBLOCK : SOCK_CLOEXEC));
     if (!socket && (errno == EMFILE || errno == ENFILE)) {
         std::lock_guard lock(mutex_);
         starved_ = true;  // sweep() tries again: at once would be for ever
@@ -74,11 +85,13 @@ void Connections::accept_from(uint64_t id) {
     }
     uint64_t connection = 0;
     Peer* peer = nullptr;
+    auto tls = certificate ? std::make_unique<TlsSession>(*certificate, socket.get()) : nullptr;
+    Transport transport(std::move(socket), std::move(tls));
     {
         std::lock_guard lock(mutex_);
         if (stopping_ || connections_.size() >= limits_.connections) return;
         connection = next_id_++;
-        peer = connections_.emplace(connection, std::make_unique<Peer>(std::move(socket), door, limits_)).first->second.get();
+        peer = connections_.emplace(connection, std::make_unique<Peer>(std::move(transport), door, limits_)).first->second.get();
         set_sweep(true);
     }
     wait_again(connection, *peer);
@@ -98,18 +111,21 @@ void Connections::wait_again(uint64_t id, Peer& peer) {
     const int fd = peer.stream.socket();
     peer.stream.rest();
     std::lock_guard lock(mutex_);
-    const bool has_bytes = !peer.stream.buffered().empty();
+    const bool has_bytes = peer.stream.has_input();
     const bool fresh_head = !peer.in_head && has_bytes;
-    const uint32_t events = peer.detached && has_bytes ? EPOLLIN | EPOLLOUT : EPOLLIN;
+    uint32_t events = static_cast<uint32_t>(peer.stream.receive_events());
+    if (events == EPOLLIN) events |= EPOLLRDHUP;  // a peer that waits for room would be told of it again and again
+    if (peer.detached && has_bytes) events |= EPOLLOUT;
     if (fresh_head) peer.in_head = true;
-    if (fresh_head || !peer.in_head) {
-        peer.deadline = Clock::now() + (peer.in_head ? limits_.head_time : limits_.idle_time);
+    if (fresh_head || std::exchange(peer.is_fresh, false)) {
+        const bool is_due = peer.in_head || peer.stream.is_shaking_hands();
+        peer.deadline = Clock::now() + (is_due ? limits_.head_time : limits_.idle_time);
     }
     const int operation = peer.armed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     peer.waiting = true;
     peer.armed = true;
     peer.detached = false;
-    if (stopping_ || !arm(fd, id, events | EPOLLRDHUP | EPOLLONESHOT, operation)) connections_.erase(id);
+    if (stopping_ || !arm(fd, id, events | EPOLLONESHOT, operation)) connections_.erase(id);
 }
 
 void Connections::forget(uint64_t id) {

@@ -24,11 +24,12 @@
 namespace torpor::http {
 
 struct Peer {
-    Peer(Fd socket, Door which, const Limits& limits) : stream(std::move(socket), limits), door(which) {}
+    Peer(Transport transport, Door which, const Limits& limits) : stream(std::move(transport), limits), door(which) {}
     SocketStream stream;
     Door door;
     bool waiting = false;    // in the epoll set, nobody's; guarded by the table's mutex
     bool armed = false;      // known to the epoll set
+    bool is_fresh = true;    // its time for the next step begins with its next wait
     bool in_head = false;    // part of a head has come
     bool detached = false;   // somebody else answers; guarded by the table's mutex
     std::chrono::steady_clock::time_point deadline;  // of the wait; guarded by the table's mutex
@@ -49,7 +50,9 @@ class Connections {
 
     // Whether the system gave what is needed; errno tells otherwise.
     bool is_usable() const { return epoll_ && stop_event_ && sweep_timer_; }
-    Result<void> add_listener(Fd listening, Door door);
+    // See Server.
+    Result<void> add_listener(Fd listening, Door door, std::shared_ptr<const Certificate> certificate);
+    void set_certificate(std::shared_ptr<const Certificate> certificate);
 
     // The next event: 1 with its id, 0 after timeout_ms (-1: never), -1 when interrupted.
     int wait(uint64_t& id, int timeout_ms);
@@ -83,6 +86,7 @@ class Connections {
     struct Listener {
         Fd socket;
         Door door;
+        std::shared_ptr<const Certificate> certificate;  // null: plain
     };
 
     bool arm(int fd, uint64_t id, uint32_t events, int operation);

@@ -27,6 +27,7 @@ class DetachedPeer final : public Detached {
     }
     int socket() const override { return peer_.stream.socket(); }
     ssize_t send(std::string_view bytes) override { return peer_.stream.send_some(bytes); }
+    short send_events() const override { return peer_.stream.send_events(); }
     bool keeps_alive() const override { return !closes_; }
     void give_back() override {
         given_back_ = true;
@@ -198,17 +199,26 @@ void Server::Impl::serve(uint64_t id) {
     connections_.forget(id);
 }
 
+// Whether half a request has come and its rest never will.
+bool is_cut_short(const Peer& peer, bool is_open) {
+    if (!is_open || peer.stream.is_tls()) return !is_open;  // TLS was read to its end
+    pollfd wait{peer.stream.socket(), POLLRDHUP, 0};
+    return ::poll(&wait, 1, 0) > 0 && !peer.stream.buffered().empty();
+}
+
 // Answers all whole requests that have come.
 Server::Impl::After Server::Impl::serve_requests(uint64_t id, Peer& peer) {
+    if (peer.stream.is_shaking_hands()) {
+        const auto step = peer.stream.shake_hands();
+        if (step != TlsSession::Handshake::done) return step == TlsSession::Handshake::waits ? After::wait : After::close;
+        peer.is_fresh = true;
+    }
     for (;;) {
-        if (!peer.stream.fill() && peer.stream.buffered().empty()) return After::close;
+        const bool is_open = peer.stream.fill();
         const std::string_view bytes = peer.stream.buffered();
+        if (!is_open && bytes.empty()) return After::close;
         if (bytes.find("\r\n\r\n") == std::string_view::npos) {
-            if (bytes.size() < request_head_bytes_max) {
-                pollfd wait{peer.stream.socket(), POLLRDHUP, 0};
-                const bool is_over = ::poll(&wait, 1, 0) > 0 && !bytes.empty();
-                return is_over ? After::close : After::wait;  // half a request and no more to come
-            }
+            if (bytes.size() < request_head_bytes_max) return is_cut_short(peer, is_open) ? After::close : After::wait;
             constexpr std::string_view answer =
                 "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             (void)peer.stream.write(answer.data(), answer.size());
@@ -222,12 +232,13 @@ Server::Impl::After Server::Impl::serve_requests(uint64_t id, Peer& peer) {
         const bool answered = protocol_.serve_one(peer.stream, closes);
         current = nullptr;
         peer.in_head = false;
+        peer.is_fresh = true;
         if (taker) {
             hand_over(id, peer, std::move(taker), closes);
             return After::detached;
         }
         if (!peer.stream.flush() || !answered || closes || connections_.is_stopping()) return After::close;
-        if (peer.stream.buffered().empty()) {
+        if (!peer.stream.has_input()) {
             if (idle_threads_ == 0) return After::wait;
             pollfd wait{peer.stream.socket(), POLLIN, 0};
             if (::poll(&wait, 1, static_cast<int>(connection_linger.count())) <= 0) return After::wait;
@@ -241,8 +252,11 @@ Server::~Server() {
     stop(std::chrono::milliseconds(0));
 }
 
-Result<void> Server::add_listener(Fd listening, Door door) {
-    return impl_->connections().add_listener(std::move(listening), door);
+Result<void> Server::add_listener(Fd listening, Door door, std::shared_ptr<const Certificate> certificate) {
+    return impl_->connections().add_listener(std::move(listening), door, std::move(certificate));
+}
+void Server::set_certificate(std::shared_ptr<const Certificate> certificate) {
+    impl_->connections().set_certificate(std::move(certificate));
 }
 Result<void> Server::start() {
     return impl_->start();

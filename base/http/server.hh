@@ -14,6 +14,7 @@
 #include "base/error.hh"
 #include "base/fd.hh"
 #include "base/http/protocol.hh"
+#include "base/http/tls.hh"
 
 #include <atomic>
 #include <chrono>
@@ -32,8 +33,11 @@ class Detached {
     virtual ~Detached() = default;
     // Non-blocking writes only; the server does not touch it meanwhile.
     virtual int socket() const = 0;
-    // Sends what the peer takes now: the number of bytes, 0 if it takes none, -1 if it is gone.
+    // Sends what the peer takes now: the number of bytes, 0 if it takes none, -1 if it is gone. What it did not take
+    // must be offered again, at least as much of it, before anything else is.
     virtual ssize_t send(std::string_view bytes) = 0;
+    // What to poll socket() for when it took none: POLLOUT, or POLLIN where TLS must read first.
+    virtual short send_events() const = 0;
     // Whether the client wants to go on after this answer; say `Connection: close` if not.
     virtual bool keeps_alive() const = 0;
     // The answer was sent whole: the connection waits for its next request, or is closed.
@@ -73,8 +77,11 @@ class Server {
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;
 
-    // Serves a listening socket; takes ownership. Before or after start(), from any thread.
-    Result<void> add_listener(Fd listening, Door door);
+    // Serves a listening socket; takes ownership. With a certificate it speaks TLS, else plain HTTP. Before or after
+    // start(), from any thread. TLS needs SIGPIPE to be ignored.
+    Result<void> add_listener(Fd listening, Door door, std::shared_ptr<const Certificate> certificate = nullptr);
+    // For the TLS connections that are accepted from now on; those there are keep theirs. Any thread.
+    void set_certificate(std::shared_ptr<const Certificate> certificate);
     // Starts the first threads.
     Result<void> start();
 

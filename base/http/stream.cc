@@ -4,8 +4,8 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -27,7 +27,22 @@ bool wait_for(int fd, short events, std::chrono::milliseconds timeout) {
 
 }  // namespace
 
-SocketStream::SocketStream(Fd socket, const Limits& limits) : socket_(std::move(socket)), limits_(limits) {}
+SocketStream::SocketStream(Transport transport, const Limits& limits) : transport_(std::move(transport)), limits_(limits) {}
+
+TlsSession::Handshake SocketStream::shake_hands() {
+    const auto step = transport_.tls()->shake_hands();
+    if (step == TlsSession::Handshake::is_plain_http) {
+        constexpr std::string_view answer =
+            "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 38\r\nConnection: close\r\n\r\n"
+            "this port speaks TLS: ask with https\r\n";
+        (void)::send(socket(), answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        // What is not read by the time of close() makes the answer be thrown away at the other end.
+        ::shutdown(socket(), SHUT_WR);
+        std::array<char, read_bytes> ignored;
+        (void)::recv(socket(), ignored.data(), ignored.size(), MSG_DONTWAIT);
+    }
+    return step;
+}
 
 bool SocketStream::fill() {
     if (in_start_ == in_.size()) {
@@ -37,12 +52,13 @@ bool SocketStream::fill() {
     for (;;) {
         const size_t had = in_.size();
         in_.resize(had + read_bytes);
-        const ssize_t count = ::recv(socket_.get(), in_.data() + had, read_bytes, MSG_DONTWAIT);
+        const ssize_t count = transport_.receive(in_.data() + had, read_bytes);
         in_.resize(had + static_cast<size_t>(count > 0 ? count : 0));
         if (count == 0) return false;
         if (count < 0 && errno == EINTR) continue;
         if (count < 0) return errno == EAGAIN;
-        if (static_cast<size_t>(count) < read_bytes || buffered().size() >= request_head_bytes_max) return true;
+        const bool is_all = static_cast<size_t>(count) < read_bytes && !is_tls();  // a record ends where it likes
+        if (is_all || buffered().size() >= request_head_bytes_max) return true;
     }
 }
 
@@ -51,24 +67,27 @@ bool SocketStream::is_readable() const {
 }
 
 bool SocketStream::wait_readable() const {
-    return is_readable() || wait_for(socket_.get(), POLLIN, limits_.body_stall);
+    return is_readable() || transport_.has_pending() || wait_for(socket(), POLLIN, limits_.body_stall);
 }
 
 bool SocketStream::wait_writable() const {
-    return !broken_ && wait_for(socket_.get(), POLLOUT, limits_.client_stall);
+    return !broken_ && wait_for(socket(), POLLOUT, limits_.client_stall);
 }
 
 ssize_t SocketStream::read(char* ptr, size_t size) {
     if (!has_body_) return 0;
     if (in_start_ == in_.size()) {
         // Large bodies go straight to the caller; small reads through the buffer.
-        for (;;) {
-            if (!wait_for(socket_.get(), POLLIN, limits_.body_stall)) {
+        auto left = limits_.body_stall;
+        const auto end = std::chrono::steady_clock::now() + left;
+        for (;; left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now())) {
+            // Part of a TLS record is no progress, or a drip of them could go on for ever.
+            if (left.count() <= 0 || (!transport_.has_pending() && !wait_for(socket(), receive_events(), left))) {
                 stalled_ = true;
                 return -1;
             }
             if (size >= read_bytes) {
-                const ssize_t count = ::recv(socket_.get(), ptr, size, MSG_DONTWAIT);
+                const ssize_t count = transport_.receive(ptr, size);
                 if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
                 return count;
             }
@@ -104,14 +123,10 @@ bool SocketStream::flush() {
 
 bool SocketStream::send_all(std::string_view head, std::string_view rest) {
     while (!broken_ && !(head.empty() && rest.empty())) {
-        iovec parts[2] = {{const_cast<char*>(head.data()), head.size()}, {const_cast<char*>(rest.data()), rest.size()}};
-        msghdr message{};
-        message.msg_iov = parts;
-        message.msg_iovlen = 2;
-        const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const ssize_t sent = transport_.send(head, rest);
         if (sent < 0) {
             if (errno == EINTR) continue;
-            if (errno != EAGAIN || !wait_for(socket_.get(), POLLOUT, limits_.client_stall)) broken_ = true;
+            if (errno != EAGAIN || !wait_for(socket(), send_events(), limits_.client_stall)) broken_ = true;
             continue;
         }
         const size_t count = static_cast<size_t>(sent);
@@ -124,7 +139,7 @@ bool SocketStream::send_all(std::string_view head, std::string_view rest) {
 
 ssize_t SocketStream::send_some(std::string_view bytes) {
     for (;;) {
-        const ssize_t sent = ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        const ssize_t sent = transport_.send(bytes);
         if (sent >= 0) return sent;
         if (errno == EINTR) continue;
         if (errno == EAGAIN) return 0;
@@ -133,7 +148,7 @@ ssize_t SocketStream::send_some(std::string_view bytes) {
     }
 }
 
-// The address is of no use to anybody here: TCP is loopback only, and a socket's peer is its owner.
+// The address is of no use to anybody here: who may do what is a matter of keys.
 void SocketStream::get_remote_ip_and_port(std::string& ip, int& port) const {
     ip.clear();
     port = 0;

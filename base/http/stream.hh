@@ -1,7 +1,7 @@
 // The bytes of one accepted connection, as cpp-httplib's Server wants them.
 #pragma once
 
-#include "base/fd.hh"
+#include "base/http/transport.hh"
 #include "base/limits.hh"
 
 #include <httplib.h>
@@ -15,7 +15,17 @@ namespace torpor::http {
 // both leave in one packet, and never waits longer than its named limits. One thread at a time.
 class SocketStream final : public httplib::Stream {
   public:
-    SocketStream(Fd socket, const Limits& limits);
+    SocketStream(Transport transport, const Limits& limits);
+
+    bool is_tls() const { return transport_.tls() != nullptr; }
+    // Before anything else on a TLS connection: a step of its handshake, without waiting. Who speaks plain HTTP
+    // gets a 400 that says so.
+    bool is_shaking_hands() const { return is_tls() && transport_.tls()->is_shaking_hands(); }
+    TlsSession::Handshake shake_hands();
+    // What to poll for until shake_hands() or fill() can go on: POLLIN, and seldom POLLOUT.
+    short receive_events() const { return transport_.receive_events(); }
+    // As that, once send_some() took none: POLLOUT, and seldom POLLIN.
+    short send_events() const { return transport_.send_events(); }
 
     // Reads what is there without waiting. False when the peer has closed or the connection is broken.
     bool fill();
@@ -27,6 +37,8 @@ class SocketStream final : public httplib::Stream {
     }
     // Bytes received and not yet consumed.
     std::string_view buffered() const { return std::string_view(in_).substr(in_start_); }
+    // Whether bytes have come that no poll will tell of.
+    bool has_input() const { return in_start_ != in_.size() || transport_.has_pending(); }
     // Starts holding back the next write.
     void begin_response() {
         hold_next_ = true;
@@ -52,13 +64,13 @@ class SocketStream final : public httplib::Stream {
     ssize_t write(const char* ptr, size_t size) override;
     void get_remote_ip_and_port(std::string& ip, int& port) const override;
     void get_local_ip_and_port(std::string& ip, int& port) const override;
-    socket_t socket() const override { return socket_.get(); }
+    socket_t socket() const override { return transport_.socket(); }
     time_t duration() const override { return 0; }
 
   private:
     bool send_all(std::string_view head, std::string_view rest);
 
-    Fd socket_;
+    Transport transport_;
     const Limits& limits_;
     std::string in_;
     size_t in_start_ = 0;

@@ -1,11 +1,14 @@
 // The daemon itself: is it there, is it well, reload, shut down.
 #include "base/json.hh"
+#include "base/open_files.hh"
 #include "daemon/answers.hh"
+#include "daemon/certificate.hh"
 #include "daemon/api/handlers.hh"
 #include "daemon/daemon.hh"
 #include "gpu/engine.hh"
 
 #include <httplib.h>
+#include <openssl/crypto.h>
 #include <simdjson.h>
 #include <sqlite3.h>
 #include <unistd.h>
@@ -35,6 +38,7 @@ void version(Call& call, http::Response& response) {
     json.key("components")
         .begin_object()
         .member("cpp-httplib", CPPHTTPLIB_VERSION)
+        .member("openssl", OpenSSL_version(OPENSSL_VERSION_STRING))
         .member("libuv", uv_version_string())
         .member("simdjson", SIMDJSON_STRINGIFY(SIMDJSON_VERSION))
         .member("sqlite", sqlite3_libversion())
@@ -93,8 +97,15 @@ void doctor(Call& call, http::Response& response) {
     checks.add("criu", criu.is_offered(),
                criu.is_offered() ? "idle workers are frozen with " + criu.program
                                  : criu.why_not + "; idle workers are stopped instead");
-    const bool has_tcp = daemon.tcp_state.find("cannot") == std::string::npos;
-    checks.add("tcp", has_tcp, daemon.tcp_state);
+    checks.add("tcp", daemon.tcp_is_well, daemon.tcp_state);
+    lock.lock();
+    if (daemon.certificate) {
+        const CertificateHealth health = health_of(*daemon.certificate, std::chrono::system_clock::now());
+        checks.add("certificate", health.is_well, fmt::format("{} {}", daemon.config.http.certificate, health.text));
+    }
+    lock.unlock();
+    const std::string lack = daemon.lack_of_open_files();
+    checks.add("open files", lack.empty(), lack.empty() ? fmt::format("{} may be open at once", open_files_max()) : lack);
     answer_json(response, 200, checks.take());
 }
 

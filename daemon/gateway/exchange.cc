@@ -318,7 +318,7 @@ void Exchange::flush() {
 
 void Exchange::watch_client() {
     const bool is_full = !out_.empty();
-    const uint32_t events = is_full ? EPOLLRDHUP | EPOLLOUT : EPOLLRDHUP;
+    const uint32_t events = is_full ? EPOLLRDHUP | static_cast<uint32_t>(inquiry_.client->send_events()) : EPOLLRDHUP;
     if (events != client_events_) {
         shared_.relay.watch(EPOLL_CTL_MOD, inquiry_.client->socket(), id_, Relay::Side::client, events);
         client_events_ = events;
@@ -333,7 +333,7 @@ void Exchange::watch_client() {
 
 void Exchange::on_client(uint32_t events) {
     if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) return abandon("cancelled", 499);
-    if ((events & EPOLLOUT) != 0) flush();
+    if ((events & (EPOLLOUT | EPOLLIN)) != 0) flush();  // in: where TLS must read before it can write
 }
 
 void Exchange::tell_waiting(Clock::time_point now) {

@@ -17,6 +17,7 @@ std::string_view openai_type(Kind kind) {
         case Kind::busy: return "rate_limit_error";
         case Kind::invalid:
         case Kind::not_found:
+        case Kind::wrong_method:
         case Kind::conflict:
         case Kind::too_large: return "invalid_request_error";
         default: return "server_error";
@@ -30,6 +31,7 @@ std::string_view anthropic_type(Kind kind) {
         case Kind::not_found: return "not_found_error";
         case Kind::busy: return "rate_limit_error";
         case Kind::invalid:
+        case Kind::wrong_method:
         case Kind::conflict: return "invalid_request_error";
         case Kind::too_large: return "request_too_large";
         case Kind::timeout: return "timeout_error";

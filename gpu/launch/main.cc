@@ -1,9 +1,10 @@
 // torpor-launch: the last step before an engine runs.
 //
-//     torpor-launch [--no-io-uring] [--no-amx] -- COMMAND [ARGUMENT]...
+//     torpor-launch [--open-files N] [--no-io-uring] [--no-amx] -- COMMAND [ARGUMENT]...
 //
 // libuv makes the session and the descriptors but has no hook before exec; this sets what must be set in
-// the child itself: the umask, and for engines whose row says so filters that answer with ENOSYS
+// the child itself: the umask, the soft limit of open files (the daemon raised its own, and what uses select()
+// breaks beyond 1024), and for engines whose row says so filters that answer with ENOSYS
 // - io_uring_setup, because CRIU cannot dump a process that holds an io_uring;
 // - the request for AMX, because CRIU does not ask for it again on behalf of a thawed process, whose next
 //   tile instruction would then kill it (SIGILL). Engines fall back to AVX-512.
@@ -12,6 +13,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,6 +21,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
@@ -49,6 +52,13 @@ static void refuse_amx() {
 #endif
 }
 
+static void limit_open_files(rlim_t count) {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = count < limit.rlim_max ? count : limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char** argv) {
     int i = 1;
     for (; i < argc && std::string_view(argv[i]) != "--"; ++i) {
@@ -60,11 +70,15 @@ int main(int argc, char** argv) {
             refuse_amx();
             continue;
         }
+        if (std::string_view(argv[i]) == "--open-files" && i + 1 < argc) {
+            limit_open_files(std::strtoull(argv[++i], nullptr, 10));
+            continue;
+        }
         std::fprintf(stderr, "torpor-launch: %s is not an option\n", argv[i]);
         return 2;
     }
     if (i + 1 >= argc) {
-        std::fprintf(stderr, "usage: torpor-launch [--no-io-uring] [--no-amx] -- COMMAND [ARGUMENT]...\n");
+        std::fprintf(stderr, "usage: torpor-launch [--open-files N] [--no-io-uring] [--no-amx] -- COMMAND [ARGUMENT]...\n");
         return 2;
     }
     umask(0077);

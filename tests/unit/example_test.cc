@@ -43,8 +43,9 @@ TEST_CASE("config.example.toml: as it is it changes nothing, and it shows every 
     for (const std::string& variant : {text, switched_on(text)}) {
         const auto config = parse_config(variant, "config.example.toml");
         REQUIRE_MESSAGE(config, config.error().text());
-        CHECK(config->tcp_host == defaults.tcp_host);
-        CHECK(config->tcp_port == defaults.tcp_port);
+        CHECK(config->http.tcp == defaults.http.tcp);
+        CHECK(config->http.hosts == defaults.http.hosts);
+        CHECK(config->http.allow_plain_http == defaults.http.allow_plain_http);
         CHECK(config->log_level == defaults.log_level);
     }
     for (const std::string& key : config_keys()) {

@@ -49,8 +49,8 @@ void Protocol::take_body(const Request& request, Response& response, const httpl
         response.status = 503;
         response.set_header("Retry-After", "1");
         response.set_header("Connection", "close");
-    } else if (late || (response.status == -1 && current_connection()->stream.has_stalled())) {
-        response.status = 408;
+    } else if (late || (response.status != 413 && current_connection()->stream.has_stalled())) {
+        response.status = 408;  // cpp-httplib has it for a 400
     } else if (response.status == -1) {
         response.status = 400;
     }

@@ -5,6 +5,7 @@ FOLDER holds its script. `load` says what to do at the start: `ok`, `die WORDS` 
 `ignore-sigterm`, `child` and `stray-child` are honoured where such a file exists. What to do with one request stands
 in its body as "do". What happens is told as lines into the pipe FOLDER/events, where the test listens.
 """
+import hashlib
 import json
 import os
 import pathlib
@@ -81,6 +82,18 @@ def answer(connection, body):
         tell("holding")  # only now: whoever hears it writes into the gate at once
         gate.recv(16)
         connection.sendall(chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
+        return True
+    elif what == "stream":  # so many events of so many bytes
+        begin_stream(connection)
+        for number in range(body.get("events", 1)):
+            connection.sendall(chunk(f"data: {number:05} {'x' * body.get('bytes', 0)}\n\n"))
+        connection.sendall(chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
+        return True
+    elif what == "large":
+        connection.sendall(whole(json.dumps({"text": "".join(f"{number:07}," for number in range(body["bytes"] // 8))})))
+        return True
+    elif what == "digest":
+        connection.sendall(whole(json.dumps({"digest": hashlib.sha256(body["text"].encode()).hexdigest()})))
         return True
     elif what == "close":  # after an answer that promised to keep the connection
         connection.sendall(whole(text, "Connection: keep-alive\r\n"))

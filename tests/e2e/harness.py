@@ -107,7 +107,7 @@ class Torpord:
         text = answer.read().decode()
         connection.close()
         is_json = answer.headers.get_content_type() == "application/json"
-        return answer.status, answer.headers, json.loads(text) if is_json else text
+        return answer.status, answer.headers, json.loads(text) if is_json and text else text
 
     def get(self, path):
         return self.call("GET", path)[2]

@@ -55,6 +55,17 @@ class DaemonTest(unittest.TestCase):
         wrong = self.torpord.call("GET", "/v1/models", None, {"Authorization": "Bearer tp-wrong"}, tcp=True)
         self.assertEqual(wrong[0], 401)
 
+    def test_a_known_path_with_another_method_says_which_ones_it_takes(self):
+        key = {"x-api-key": self.torpord.call("POST", "/api/keys", {"name": "k"})[2]["key"]}
+        for method, path, allowed in (("GET", "/v1/chat/completions", "POST"), ("PUT", "/api/models", "GET, HEAD, POST"),
+                                      ("PATCH", "/api/models/x", "GET, HEAD, DELETE"), ("HEAD", "/api/reload", "POST"),
+                                      ("OPTIONS", "/v1/messages", "POST"), ("POST", "/healthz", "GET, HEAD")):
+            for tcp in (False, True):
+                status, headers, answer = self.torpord.call(method, path, None, key, tcp=tcp)
+                self.assertEqual((status, headers["Allow"]), (405, allowed), path)
+                self.assertIn(allowed, allowed if method == "HEAD" else answer["error"]["message"])
+            self.assertEqual(self.torpord.call(method, path, None, None, tcp=True)[0], 401)  # strangers learn nothing
+
     def test_a_removed_key_opens_nothing(self):
         key = self.torpord.call("POST", "/api/keys", {"name": "k"})[2]["key"]
         self.assertEqual(self.torpord.call("GET", "/v1/models", None, {"x-api-key": key}, tcp=True)[0], 200)

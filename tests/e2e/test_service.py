@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -181,6 +182,39 @@ class ServiceTest(unittest.TestCase):
         self.torpord.process.send_signal(signal.SIGHUP)
         self.torpord.wait_until(lambda: not self.torpord.doctor()["config"]["ok"], "the complaint")
         self.assertIn("late.toml:1", self.torpord.doctor()["config"]["message"])
+
+    def limits_of(self, pid):
+        """Soft and hard limit of its open files."""
+        text = pathlib.Path(f"/proc/{pid}/limits").read_text()
+        return [int(number) for number in re.search(r"^Max open files +(\d+) +(\d+)", text, re.M).groups()]
+
+    def start_limited(self, soft, hard):
+        limited = (f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); "
+                   "os.execv(sys.argv[1], sys.argv[1:])")
+        reader, writer = os.pipe()
+        self.torpord.process = subprocess.Popen(
+            [sys.executable, "-c", limited, BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=self.torpord.environment(),
+            pass_fds=[writer], stdin=subprocess.DEVNULL)
+        os.close(writer)
+        with os.fdopen(reader) as said:
+            self.assertEqual(said.read(), "ready\n")
+
+    def test_the_daemon_may_open_more_files_than_its_shell_and_its_workers_may_not(self):
+        self.start_limited(1024, 12_000)
+        self.assertEqual(self.limits_of(self.torpord.process.pid), [12_000, 12_000])
+        self.assertTrue(self.torpord.doctor()["open files"]["ok"])
+        fake = Fake(self.torpord, "m")
+        self.addCleanup(fake.remove)
+        self.assertEqual(fake.ask()[0], 200)
+        self.assertEqual(self.limits_of(fake.status()["pid"]), [1024, 12_000])
+
+    def test_connections_that_do_not_fit_are_said(self):
+        self.start_limited(1024, 2000)
+        check = self.torpord.doctor()["open files"]
+        self.assertFalse(check["ok"])
+        for words in ("2000", "connections = 4096"):
+            self.assertIn(words, check["message"])
+            self.assertIn(words, self.torpord.log())
 
     def test_no_secret_is_written_or_told(self):
         config = pathlib.Path(self.torpord.folder, "config.toml")

@@ -83,6 +83,12 @@ class TlsTest(unittest.TestCase):
                 self.assertEqual((connection.version(), connection.selected_alpn_protocol()), (name, "http/1.1"))
                 connection.sendall(request("/healthz", self.key, close=True))
                 self.assertIn(b'{"ok":true}', read_all(connection))
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with self.torpord.tls_socket(context) as first:
+            self.assertFalse(first.session_reused)
+            session = first.session
+        with context.wrap_socket(self.torpord.plain_socket(), server_hostname="localhost", session=session) as second:
+            self.assertTrue(second.session_reused)  # by its ticket
         only_h2 = self.torpord.context()
         only_h2.set_alpn_protocols(["h2"])
         with self.assertRaisesRegex(ssl.SSLError, "(?i)no.application.protocol"):

@@ -47,11 +47,11 @@ Result<void> check_key_file(int fd, const std::filesystem::path& path) {
     if (::fstat(fd, &info) != 0) return fail_errno(Kind::internal, fmt::format("cannot look at {}", path.string()));
     if (!S_ISREG(info.st_mode)) return fail(Kind::invalid, "{} is not a file", path.string());
     if (info.st_uid != ::geteuid() && info.st_uid != 0) {
-        return fail(Kind::refused, "the key {} belongs to another user (uid {}), who could change it: chown it", path.string(), info.st_uid);
+        return fail(Kind::invalid, "the key {} belongs to another user (uid {}), who could change it: chown it", path.string(), info.st_uid);
     }
     const mode_t allowed = info.st_uid == 0 ? S_IRGRP : 0;
     if ((info.st_mode & 077 & ~allowed) != 0) {
-        return fail(Kind::refused, "the key {} can be read by other users: chmod 600 {}", path.string(), path.string());
+        return fail(Kind::invalid, "the key {} can be read by other users: chmod 600 {}", path.string(), path.string());
     }
     return {};
 }

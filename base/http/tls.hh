@@ -24,8 +24,8 @@ class Certificate {
     using Time = std::chrono::system_clock::time_point;
 
     // Two PEM files: the server's own certificate and then those between it and its root; the key, unencrypted.
-    // Errors name the file and the reason: not readable, not PEM, a key of another certificate, or (refused) a key
-    // that others may read. An expired certificate is taken; see the times.
+    // Errors (`invalid`) name the file and the reason: not readable, not PEM, a key of another certificate, a key that
+    // others may read. An expired certificate is taken; see the times.
     static Result<std::shared_ptr<const Certificate>> load(const std::filesystem::path& chain, const std::filesystem::path& key);
 
     Certificate(Passkey, ssl_ctx_st* context) : context_(context) {}  // use load()

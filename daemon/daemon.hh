@@ -5,6 +5,7 @@
 #include "base/folders.hh"
 #include "base/http/server.hh"
 #include "daemon/config.hh"
+#include "daemon/failed_keys.hh"
 #include "gpu/pool.hh"
 #include "store/keys.hh"
 #include "store/store.hh"
@@ -30,6 +31,8 @@ struct Daemon {
     int64_t started_at_ms = 0;
     http::Limits http_limits;  // constant
     std::string tcp_state;  // "127.0.0.1:7117", or why there is none; constant once serving
+
+    FailedKeys failed_keys;  // at the TCP door
 
     std::mutex config_mutex;
     Config config;            // guarded by config_mutex; the last good one

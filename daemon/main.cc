@@ -103,7 +103,7 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
                              folders->request_log());
     if (auto started = gateway.start(); !started) return started;
     Daemon daemon{.folders = *folders, .loop = loop, .store = **store, .keys = **keys, .pool = pool, .gateway = gateway,
-                  .http_limits = config->http_limits, .tcp_state = {},
+                  .http_limits = config->http_limits, .tcp_state = {}, .failed_keys = {},
                   .config_mutex = {}, .config = std::move(*config), .config_error = config_error, .begin_stop = {}};
     daemon.started_at_ms = store::now_ms();
     http::Server server(make_hooks(daemon), daemon.http_limits);

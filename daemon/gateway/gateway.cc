@@ -198,6 +198,8 @@ void show_metrics(Call& call, http::Response& response) {
     std::string out;
     call.daemon.gateway.metrics().write(out);
     const auto to = std::back_inserter(out);
+    fmt::format_to(to, "# HELP {0} Requests with a key that is not known.\n# TYPE {0} counter\n{0} {1}\n", "torpor_failed_keys_total",
+                   call.daemon.failed_keys.total());
     const auto gauge = [&](std::string_view name, std::string_view help, auto write) {
         fmt::format_to(to, "# HELP {0} {1}\n# TYPE {0} gauge\n", name, help);
         write(name);

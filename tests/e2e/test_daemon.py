@@ -61,6 +61,31 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(self.torpord.call("DELETE", "/api/keys/k")[0], 200)
         self.assertEqual(self.torpord.call("GET", "/v1/models", None, {"x-api-key": key}, tcp=True)[0], 401)
 
+    def test_wrong_keys_are_told_to_wait_and_right_ones_never(self):
+        good = {"x-api-key": self.torpord.call("POST", "/api/keys", {"name": "k"})[2]["key"]}
+        wrong = {"x-api-key": "tp-" + "w" * 43}
+        waits = []
+        for number in range(1, 41):
+            path = "/v1/messages" if number % 2 else "/nowhere"
+            status, headers, answer = self.torpord.call("POST", path, {}, wrong, tcp=True)
+            self.assertEqual(status, 401 if number <= 5 else 429, answer)
+            if status == 429:
+                waits.append(int(headers["Retry-After"]))
+                self.assertIn(f"try another one in {waits[-1]} s", answer["error"]["message"])
+            if number > 8:  # by now they wait for longer than a busy machine takes
+                self.assertEqual(self.torpord.call("GET", "/v1/models", None, good, tcp=True)[0], 200)
+        self.assertEqual(waits[:4], [1, 2, 4, 8])
+        self.assertEqual(set(waits[6:]), {60})
+        self.assertEqual(self.torpord.call("GET", "/v1/models", None, None, tcp=True)[0], 401)  # no key is no wrong key
+        self.assertIn("\ntorpor_failed_keys_total 40\n", self.torpord.get("/metrics"))
+        self.assertIn('torpor_limit_hits_total{limit="failed_keys"} 35\n', self.torpord.get("/metrics"))
+        log = self.torpord.log()
+        told = re.findall(r"a wrong key from ([0-9.]+) for ([^:]+): (\d+) in a row", log)
+        self.assertEqual([count for _, _, count in told], ["1", "2", "4", "8", "16", "32"])
+        self.assertEqual({address for address, _, _ in told}, {"127.0.0.1"})
+        self.assertEqual({route for _, route, _ in told}, {"/v1/messages", "a path that is not there"})
+        self.assertNotIn("wwww", log)
+
     def test_a_second_daemon_on_the_folder_is_refused(self):
         second = Torpord()
         second.folder = self.torpord.folder

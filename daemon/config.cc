@@ -2,13 +2,8 @@
 
 #include "base/fd.hh"
 #include "base/text.hh"
-#include "base/toml_text.hh"
+#include "base/toml.hh"
 #include "gpu/limits.hh"
-
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
-#include <toml++/toml.h>
-
 
 #include <algorithm>
 #include <charconv>
@@ -154,15 +149,11 @@ Result<void> take_table(Config& config, std::string_view table, const toml::tabl
 
 }  // namespace
 
-Result<Config> parse_config(std::string_view text, const std::string& file) try {
-    if (auto checked = check_toml_text(text, file); !checked) return Failure(checked.error());
-    const toml::parse_result parsed = toml::parse(text, file);
-    if (!parsed) {
-        const toml::parse_error& error = parsed.error();
-        return fail(Kind::invalid, "{}:{}: {}", file, error.source().begin.line, error.description());
-    }
+Result<Config> parse_config(std::string_view text, const std::string& file) {
+    const auto parsed = parse_toml(text, file);
+    if (!parsed) return Failure(parsed.error());
     Config config;
-    for (const auto& [name, node] : parsed.table()) {
+    for (const auto& [name, node] : *parsed) {
         const auto tables = names_in("");
         if (!node.is_table() || std::ranges::find(tables, std::string(name.str())) == tables.end()) {
             return at(file, node, "[{}] is not a table of config.toml{}", name.str(), did_you_mean(name.str(), tables));
@@ -170,8 +161,6 @@ Result<Config> parse_config(std::string_view text, const std::string& file) try 
         if (auto taken = take_table(config, name.str(), *node.as_table(), file); !taken) return Failure(taken.error());
     }
     return config;
-} catch (const TomlMistake&) {
-    return fail(Kind::invalid, "{}: this is not TOML", file);
 }
 
 std::vector<std::string> config_keys() {

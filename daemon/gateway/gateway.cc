@@ -45,6 +45,14 @@ bool may_use(const Principal& principal, const gpu::Model& model) {
     return std::ranges::find(principal.limits->models, model.name) != principal.limits->models.end();
 }
 
+// The model behind this name, if this caller may use it.
+Result<gpu::Model> find_model(const Call& call, const std::string& name) {
+    static const std::vector<std::string> all;
+    auto model = call.daemon.pool.find(name, call.principal.limits ? call.principal.limits->models : all);
+    if (!model || may_use(call.principal, *model)) return model;
+    return fail(Kind::refused, "the key {} may not use {}", call.principal.name, model->name);
+}
+
 std::string head_for_engine(const http::Request& request, size_t body_bytes) {
     return fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{}\r\n", request.path, body_bytes,
                        headers_for_engine(request));
@@ -87,11 +95,8 @@ namespace {
 
 // The model that is asked for, if this caller may ask it over this wire.
 Result<gpu::Model> choose_model(const Call& call, const WireRow& row, const std::string& name) {
-    auto model = call.daemon.pool.find(name);
+    auto model = find_model(call, name);
     if (!model) return model;
-    if (!may_use(call.principal, *model)) {
-        return fail(Kind::refused, "the key {} may not use {}", call.principal.name, model->name);
-    }
     if (auto checked = check_wire(*model, row); !checked) return Failure(checked.error());
     return model;
 }
@@ -184,11 +189,8 @@ void list_models(Call& call, http::Response& response) {
 }
 
 void show_model(Call& call, http::Response& response) {
-    auto model = call.daemon.pool.find(call.parameters[0]);
+    auto model = find_model(call, call.parameters[0]);
     if (!model) return answer_error(call.request, response, model.error());
-    if (!may_use(call.principal, *model)) {
-        return answer_error(call.request, response, {Kind::refused, fmt::format("the key {} may not use {}", call.principal.name, model->name), {}});
-    }
     JsonWriter json;
     write_model(json, model->name, call.daemon.started_at_ms);
     answer_json(response, 200, json.take());

@@ -20,7 +20,7 @@ struct Admitted {
 thread_local Admitted admitted;
 
 void answer(Daemon& daemon, const http::Request& request, http::Response& response, const Error& error) {
-    daemon.gateway.record_limit(error.limit);
+    daemon.gateway.record_refusal(request.path, error);
     if (request.path.starts_with("/v1/")) return gateway::answer_error(request, response, error);
     answer_error(response, error);
 }

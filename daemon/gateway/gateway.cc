@@ -79,6 +79,14 @@ void Gateway::record(const Outcome& outcome) {
     log_.add(outcome);
 }
 
+void Gateway::record_refusal(const std::string& path, const Error& error) {
+    metrics_.add_limit(error.limit);
+    const WireRow* row = find_wire(path);
+    if (row == nullptr) return;
+    static const std::string unknown = "-";
+    metrics_.add({row, unknown, unknown, row_of(error.kind).http_status, row_of(error.kind).name, error.limit, false, gpu::Wake::warm, {}, 0, 0, 0, 0});
+}
+
 void Gateway::on_tick(bool is_idle) {
     log_.flush();
     // What a burst of streams took goes back to the system once, when all is quiet.

@@ -169,18 +169,43 @@ std::vector<std::string> config_keys() {
     return names;
 }
 
-Result<void> check_names(const std::vector<gpu::Model>& models) {
-    std::map<std::string, std::string> owners;
+namespace {
+
+// By model: what is wrong with its aliases. Names come before aliases, and the first of two with the same alias has it.
+std::map<std::string, std::string> alias_mistakes(const std::vector<gpu::Model>& models) {
+    std::map<std::string, std::string> owners, mistakes;
     for (const gpu::Model& model : models) owners[model.name] = model.name;
     for (const gpu::Model& model : models) {
         for (const std::string& alias : model.aliases) {
             const auto [owner, is_new] = owners.emplace(alias, model.name);
-            if (!is_new) {
-                return fail(Kind::conflict, "the alias {} of {} is taken by {}", alias, model.name, owner->second);
-            }
+            if (!is_new) mistakes[model.name] = fmt::format("the alias {} of {} is taken by {}", alias, model.name, owner->second);
         }
     }
-    return {};
+    return mistakes;
+}
+
+void load_models(const Folders& folders, const std::vector<fs::path>& files, Config& config) {
+    for (const fs::path& file : files) {
+        auto text = read_file(file, gpu::model_file_bytes_max);
+        auto model = text ? gpu::parse_model(file.stem().string(), *text, file, &config.notes) : Failure(text.error());
+        if (model) {
+            config.models.push_back(std::move(*model));
+        } else {
+            config.mistakes.push_back(model.error().text());
+        }
+    }
+    for (const auto& [name, mistake] : alias_mistakes(config.models)) {
+        config.mistakes.push_back(fmt::format("{}: {}", (folders.models() / (name + ".toml")).string(), mistake));
+        std::erase_if(config.models, [&, wrong = name](const gpu::Model& model) { return model.name == wrong; });
+    }
+}
+
+}  // namespace
+
+Result<void> check_names(const std::vector<gpu::Model>& models) {
+    const auto mistakes = alias_mistakes(models);
+    if (mistakes.empty()) return {};
+    return fail(Kind::conflict, "{}", mistakes.begin()->second);
 }
 
 Result<Config> load_config(const Folders& folders) {
@@ -195,14 +220,7 @@ Result<Config> load_config(const Folders& folders) {
     }
     std::ranges::sort(files);
     if (files.size() > gpu::models_max) return fail(Kind::too_large, "more than {} models", gpu::models_max);
-    for (const fs::path& file : files) {
-        auto model_text = read_file(file, gpu::model_file_bytes_max);
-        if (!model_text) return Failure(model_text.error());
-        auto model = gpu::parse_model(file.stem().string(), *model_text, file, &config->notes);
-        if (!model) return Failure(model.error());
-        config->models.push_back(std::move(*model));
-    }
-    if (auto checked = check_names(config->models); !checked) return Failure(checked.error());
+    load_models(folders, files, *config);
     return config;
 }
 

@@ -36,7 +36,7 @@ struct Daemon {
 
     std::mutex config_mutex;
     Config config;            // guarded by config_mutex; the last good one
-    std::string config_error; // guarded by config_mutex; of the last reload, empty when it was good
+    std::string config_error; // guarded by config_mutex; of the start or the last reload, empty when it was good
 
     std::atomic<bool> is_stopping{false};
     std::function<void()> begin_stop;  // any thread

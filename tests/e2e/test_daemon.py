@@ -134,6 +134,45 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(status, 502)
         self.assertIn("/nowhere/llama-server", answer["error"]["message"])
 
+    def test_a_bad_model_at_the_start_leaves_the_others_and_the_port(self):
+        self.torpord.stop()
+        models = pathlib.Path(self.torpord.folder, "models")
+        good = 'engine = "llama-server"\npath = "/dev/null"\n'
+        (models / "good.toml").write_text(good + 'aliases = ["shared"]\n')
+        (models / "late.toml").write_text(good + 'aliases = ["shared"]\n')
+        (models / "bad.toml").write_text(good + "idel = '1m'\n")
+        (models / "broken.toml").write_text("[`\n")
+        (models / "folder.toml").mkdir()
+        self.assertEqual(self.torpord.start(), "ready\n")
+        answer = self.torpord.get("/api/models")
+        self.assertEqual([model["name"] for model in answer["models"]], ["good"])
+        check = self.torpord.doctor()["config"]
+        self.assertFalse(check["ok"])
+        for text in (answer["config_error"], check["message"], self.torpord.log()):
+            for part in ("bad.toml:3: 'idel' is not a key of a model; did you mean idle?", "broken.toml:1: ", "folder.toml",
+                         "late.toml: the alias shared of late is taken by good", "the other models are served"):
+                self.assertIn(part, text)
+        self.assertEqual(self.torpord.call("GET", "/v1/models", None, {"x-api-key": "tp-"}, tcp=True)[0], 401)
+
+        status, _, answer = self.torpord.call("POST", "/api/reload")  # all stays as it was
+        self.assertEqual(status, 400)
+        self.assertIn("bad.toml:3", answer["error"]["message"])
+        self.assertEqual([model["name"] for model in self.torpord.get("/api/models")["models"]], ["good"])
+        added = {"name": "bad", "engine": "custom", "command": ["/bin/cat", "{socket}"]}
+        status, _, answer = self.torpord.call("POST", "/api/models", added)
+        self.assertEqual(status, 409)
+        self.assertIn("bad.toml is there already", answer["error"]["message"])
+        (models / "folder.toml").rmdir()
+        status, _, answer = self.torpord.call("DELETE", "/api/models/broken")
+        self.assertEqual(status, 400)
+        self.assertRegex(answer["error"]["message"], "broken.toml is removed, but nothing is taken until this is mended: .*bad.toml:3")
+        self.assertFalse((models / "broken.toml").exists())
+        (models / "late.toml").write_text(good)
+        self.assertEqual(self.torpord.call("POST", "/api/models", {**added, "replace": True})[0], 201)
+        answer = self.torpord.get("/api/models")
+        self.assertEqual(([model["name"] for model in answer["models"]], answer["config_error"]), (["bad", "good", "late"], ""))
+        self.assertTrue(self.torpord.doctor()["config"]["ok"])
+
     def test_files_are_for_their_owner_only(self):
         key = self.torpord.call("POST", "/api/keys", {"name": "k"})[2]["key"]
         self.torpord.call("POST", "/api/models", {"name": "m", "engine": "custom", "command": ["/bin/cat", "{socket}"]})

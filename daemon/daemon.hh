@@ -6,6 +6,7 @@
 #include "base/http/server.hh"
 #include "daemon/access.hh"
 #include "daemon/config.hh"
+#include "daemon/failed_keys.hh"
 #include "gpu/pool.hh"
 #include "store/keys.hh"
 #include "store/store.hh"
@@ -34,9 +35,11 @@ struct Daemon {
     bool tcp_is_well = true;    // it is open, or is not wanted; constant once serving
     HostNames hosts;            // constant once serving
 
+    FailedKeys failed_keys;  // at the TCP door
+
     std::mutex config_mutex;
     Config config;            // guarded by config_mutex; the last good one
-    std::string config_error; // guarded by config_mutex; of the last reload, empty when it was good
+    std::string config_error; // guarded by config_mutex; of the start or the last reload, empty when it was good
     std::shared_ptr<const http::Certificate> certificate;  // guarded by config_mutex; null: the TCP port speaks no TLS
 
     std::atomic<bool> is_stopping{false};

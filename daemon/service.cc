@@ -189,9 +189,11 @@ struct Fresh {
     std::shared_ptr<const http::Certificate> certificate;
 };
 
+// Unlike at the start there is something good to keep: with any mistake all stays as it was.
 Result<Fresh> read_again(const Folders& folders) {
     auto config = load_config(folders);
     if (!config) return Failure(config.error());
+    if (!config->mistakes.empty()) return fail(Kind::invalid, "{}", fmt::join(config->mistakes, "; "));
     auto certificate = load_certificate(folders, config->http);
     if (!certificate) return Failure(certificate.error());
     return Fresh{std::move(*config), std::move(*certificate)};
@@ -213,7 +215,7 @@ Result<size_t> Daemon::reload() {
     if (!read) {
         log::error("the configuration was not taken: {}", read.error().text());
         std::lock_guard lock(config_mutex);
-        config_error = read.error().text();
+        config_error = read.error().text() + " (nothing was taken; what was read before is in use)";
         return Failure(read.error());
     }
     Config* fresh = &read->config;

@@ -38,7 +38,7 @@ TlsSession::Handshake SocketStream::shake_hands() {
             "this port speaks TLS: ask with https\r\n";
         (void)::send(socket(), answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
         // What is not read by the time of close() makes the answer be thrown away at the other end.
-        ::shutdown(socket(), SHUT_WR);
+        transport_.end_sending();
         std::array<char, read_bytes> ignored;
         (void)::recv(socket(), ignored.data(), ignored.size(), MSG_DONTWAIT);
     }

@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 namespace torpor::http {
 
@@ -128,11 +129,14 @@ TlsSession::TlsSession(const Certificate& certificate, int socket)
 }
 
 TlsSession::~TlsSession() {
-    if (is_open_ && !is_broken_ && !has_unsent_) {
-        ERR_clear_error();
-        SSL_shutdown(session_);
-    }
+    say_goodbye();
     SSL_free(session_);
+}
+
+void TlsSession::say_goodbye() {
+    if (!is_open_ || is_broken_ || has_unsent_ || std::exchange(said_goodbye_, true)) return;
+    ERR_clear_error();
+    SSL_shutdown(session_);
     ERR_clear_error();
 }
 

@@ -48,7 +48,6 @@ class TlsSession {
   public:
     // `socket`: accepted, non-blocking, and closed only after the session is gone.
     TlsSession(const Certificate& certificate, int socket);
-    // Says goodbye (close_notify) where that can be done at once.
     ~TlsSession();
     TlsSession(const TlsSession&) = delete;
     TlsSession& operator=(const TlsSession&) = delete;
@@ -68,6 +67,9 @@ class TlsSession {
     short send_events() const { return send_events_; }
     // Whether receive() has bytes that no poll can see.
     bool has_pending() const;
+    // Tells the peer that no more will be sent (close_notify), once, where that can be done at once. So does the
+    // destructor.
+    void say_goodbye();
 
   private:
     ssize_t result_of(int result, short& events);
@@ -77,6 +79,7 @@ class TlsSession {
     bool is_open_ = false;
     bool is_broken_ = false;
     bool has_unsent_ = false;  // half a record is still to be written
+    bool said_goodbye_ = false;
     short receive_events_;
     short send_events_;
 };

@@ -40,6 +40,11 @@ class Transport {
         message.msg_iovlen = 2;
         return ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
+    // No more will be sent; the peer sees the end.
+    void end_sending() {
+        if (tls_) tls_->say_goodbye();
+        ::shutdown(socket_.get(), SHUT_WR);
+    }
     // What to poll for after EAGAIN.
     short receive_events() const { return tls_ ? tls_->receive_events() : POLLIN; }
     short send_events() const { return tls_ ? tls_->send_events() : POLLOUT; }

@@ -44,7 +44,7 @@ void detach_connection(TakeConnection take) {
 
 class Server::Impl {
   public:
-    Impl(Hooks hooks, const Limits& limits) : limits_(limits), protocol_(std::move(hooks), limits_) {
+    Impl(Hooks hooks, const Limits& limits) : limits_(limits), protocol_(std::move(hooks), limits_, [this] { return take_long_slot(); }) {
         epoll_ = Fd(::epoll_create1(EPOLL_CLOEXEC));
         stop_event_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
         sweep_timer_ = Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -84,6 +84,7 @@ class Server::Impl {
         return connections_.size();
     }
     size_t thread_count() const { return threads_; }
+    size_t body_bytes() const { return protocol_.body_bytes().used(); }
 
     // Detached connections: called by their handles.
     void take_back(uint64_t id);
@@ -97,6 +98,7 @@ class Server::Impl {
         bool waiting = false;        // in the epoll set, nobody's; guarded by mutex_
         bool armed = false;          // known to the epoll set
         bool in_head = false;        // part of a head has come
+        bool lingers = false;        // refused: only read on until the peer closes
         bool detached = false;       // somebody else answers; guarded by mutex_
         Clock::time_point deadline;  // of the wait; guarded by mutex_
     };
@@ -121,6 +123,7 @@ class Server::Impl {
     void serve(uint64_t id);
     enum class After { wait, close, detached };
     After serve_requests(uint64_t id, Peer& peer);
+    After linger(Peer& peer);
     void hand_over(uint64_t id, Peer& peer, TakeConnection take, bool closes);
     void wait_again(uint64_t id, Peer& peer);
     void sweep();
@@ -284,7 +287,7 @@ void Server::Impl::wait_again(uint64_t id, Peer& peer) {
     const bool fresh_head = !peer.in_head && has_bytes;
     const uint32_t events = peer.detached && has_bytes ? EPOLLIN | EPOLLOUT : EPOLLIN;
     if (fresh_head) peer.in_head = true;
-    if (fresh_head || !peer.in_head) {
+    if (fresh_head || !(peer.in_head || peer.lingers)) {
         peer.deadline = Clock::now() + (peer.in_head ? limits_.head_time : limits_.idle_time);
     }
     const int operation = peer.armed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
@@ -332,10 +335,21 @@ void Server::Impl::serve(uint64_t id) {
         peer = found->second.get();
         peer->waiting = false;
     }
-    const After after = serve_requests(id, *peer);
+    const After after = peer->lingers ? linger(*peer) : serve_requests(id, *peer);
     if (after == After::detached) return;  // it may be anywhere by now
     if (after == After::wait && !stopping_) return wait_again(id, *peer);
     forget(id);
+}
+
+// A peer that still sends when its connection is closed may lose the answer that says why: so the end is
+// announced, and what comes is thrown away, until the peer closes or linger_time is over.
+Server::Impl::After Server::Impl::linger(Peer& peer) {
+    if (!std::exchange(peer.lingers, true)) {
+        peer.stream.end_sending();
+        std::lock_guard lock(mutex_);
+        peer.deadline = Clock::now() + linger_time;
+    }
+    return peer.stream.discard() ? After::wait : After::close;
 }
 
 // Answers all whole requests that have come.
@@ -344,29 +358,28 @@ Server::Impl::After Server::Impl::serve_requests(uint64_t id, Peer& peer) {
         if (!peer.stream.fill() && peer.stream.buffered().empty()) return After::close;
         const std::string_view bytes = peer.stream.buffered();
         if (bytes.find("\r\n\r\n") == std::string_view::npos) {
-            if (bytes.size() < request_head_bytes_max) {
-                pollfd wait{peer.stream.socket(), POLLRDHUP, 0};
-                const bool is_over = ::poll(&wait, 1, 0) > 0 && !bytes.empty();
-                return is_over ? After::close : After::wait;  // half a request and no more to come
+            if (const auto refusal = check_partial_head(bytes)) {
+                peer.stream.begin_response();
+                protocol_.refuse(peer.stream, *refusal);
+                return peer.stream.flush() ? linger(peer) : After::close;
             }
-            constexpr std::string_view answer =
-                "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            (void)peer.stream.write(answer.data(), answer.size());
-            return After::close;
+            pollfd wait{peer.stream.socket(), POLLRDHUP, 0};
+            const bool is_over = ::poll(&wait, 1, 0) > 0 && !bytes.empty();
+            return is_over ? After::close : After::wait;  // half a request and no more to come
         }
         TakeConnection taker;
         const Connection connection{peer.door, peer.stream, taker};
         current = &connection;
         peer.stream.begin_response();
-        bool closes = false;
-        const bool answered = protocol_.serve_one(peer.stream, closes);
+        const auto [closes, leaves_unread] = protocol_.serve_one(peer.stream);
         current = nullptr;
         peer.in_head = false;
         if (taker) {
             hand_over(id, peer, std::move(taker), closes);
             return After::detached;
         }
-        if (!peer.stream.flush() || !answered || closes || stopping_) return After::close;
+        if (!peer.stream.flush() || stopping_) return After::close;
+        if (closes) return leaves_unread || !peer.stream.buffered().empty() ? linger(peer) : After::close;
         if (peer.stream.buffered().empty()) {
             if (idle_threads_ == 0) return After::wait;
             pollfd wait{peer.stream.socket(), POLLIN, 0};
@@ -436,6 +449,9 @@ size_t Server::connection_count() const {
 }
 size_t Server::thread_count() const {
     return impl_->thread_count();
+}
+size_t Server::body_bytes() const {
+    return impl_->body_bytes();
 }
 
 }  // namespace torpor::http

@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t read_bytes = 16 * 1024;
 constexpr size_t held_bytes_max = 8 * 1024;
+constexpr size_t discard_pieces_max = 64;  // then other connections have their turn
 
 bool wait_for(int fd, short events, std::chrono::milliseconds timeout) {
     pollfd wait{fd, events, 0};
@@ -47,7 +48,7 @@ bool SocketStream::fill() {
 }
 
 bool SocketStream::is_readable() const {
-    return has_body_ && in_start_ < in_.size();
+    return in_start_ < in_.size();
 }
 
 bool SocketStream::wait_readable() const {
@@ -59,11 +60,15 @@ bool SocketStream::wait_writable() const {
 }
 
 ssize_t SocketStream::read(char* ptr, size_t size) {
-    if (!has_body_) return 0;
+    return read_within(ptr, size, limits_.body_stall);
+}
+
+ssize_t SocketStream::read_within(char* ptr, size_t size, std::chrono::milliseconds wait) {
+    stalled_ = false;
     if (in_start_ == in_.size()) {
         // Large bodies go straight to the caller; small reads through the buffer.
         for (;;) {
-            if (!wait_for(socket_.get(), POLLIN, limits_.body_stall)) {
+            if (!wait_for(socket_.get(), POLLIN, wait)) {
                 stalled_ = true;
                 return -1;
             }
@@ -131,6 +136,22 @@ ssize_t SocketStream::send_some(std::string_view bytes) {
         broken_ = true;
         return -1;
     }
+}
+
+bool SocketStream::discard() {
+    in_.clear();
+    in_start_ = 0;
+    std::string waste(read_bytes, '\0');
+    for (size_t pieces = 0; pieces < discard_pieces_max; ++pieces) {
+        const ssize_t count = ::recv(socket_.get(), waste.data(), waste.size(), MSG_DONTWAIT);
+        if (count > 0) continue;
+        return count < 0 && (errno == EAGAIN || errno == EINTR);
+    }
+    return true;
+}
+
+void SocketStream::end_sending() {
+    ::shutdown(socket_.get(), SHUT_WR);
 }
 
 // The address is of no use to anybody here: TCP is loopback only, and a socket's peer is its owner.

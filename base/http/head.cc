@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 
 namespace torpor::http {
@@ -39,6 +40,9 @@ bool is_token(std::string_view text) {
     return !text.empty() && std::ranges::all_of(text, is_token_character);
 }
 
+// Those that can be said to be wrong for a path; what is no method at all goes no further.
+constexpr std::array<std::string_view, 9> methods{"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "CONNECT"};
+
 bool is_control(char c) {
     return (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f;
 }
@@ -62,12 +66,12 @@ std::optional<Refusal> check_request_line(std::string_view line) {
     const size_t first = line.find(' '), last = line.rfind(' ');
     if (first == std::string_view::npos || first == last) return refuse(400, "the request line is not METHOD PATH HTTP/1.1").value();
     const std::string_view method = line.substr(0, first), target = line.substr(first + 1, last - first - 1), version = line.substr(last + 1);
-    if (!is_token(method)) return refuse(400, "the request's method is not a word").value();
-    if (target.size() > request_target_bytes_max) return address_too_long().value();
-    if (version != "HTTP/1.1" && version != "HTTP/1.0") {
-        if (version.starts_with("HTTP/")) return refuse(505, "only HTTP/1.1 and HTTP/1.0 are spoken here").value();
-        return refuse(400, "the request line does not end with HTTP/1.1").value();
+    if (version.starts_with("HTTP/") && version != "HTTP/1.1" && version != "HTTP/1.0") {
+        return refuse(505, "only HTTP/1.1 and HTTP/1.0 are spoken here").value();
     }
+    if (!version.starts_with("HTTP/")) return refuse(400, "the request line does not end with HTTP/1.1").value();
+    if (std::ranges::find(methods, method) == methods.end()) return refuse(400, "the request's method is not known here").value();
+    if (target.size() > request_target_bytes_max) return address_too_long().value();
     if (!target.starts_with('/')) return refuse(400, "the request's address must be a path that begins with /").value();
     const auto is_bad = [](char c) { return static_cast<unsigned char>(c) <= 0x20 || c == 0x7f; };
     if (std::ranges::any_of(target, is_bad)) return refuse(400, "the request's address has a blank or a control character in it").value();

@@ -45,7 +45,7 @@ Protocol::Protocol(Hooks hooks, const Limits& limits, BodyReader::TakeSlot take_
     set_error_handler([this](const Request& request, Response& response) {
         static_cast<Serving*>(serving_here)->has_failed = true;
         if (response.body.empty()) explain(request, response, {response.status, {Kind::invalid, "the request is not well-formed HTTP", {}}});
-        return HandlerResponse::Unhandled;
+        return HandlerResponse::Handled;  // which makes it count the body's length
     });
 }
 

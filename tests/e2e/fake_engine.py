@@ -8,6 +8,7 @@ in its body as "do". What happens is told as lines into the pipe FOLDER/events, 
 import json
 import os
 import pathlib
+import select
 import signal
 import socket
 import subprocess
@@ -79,7 +80,9 @@ def answer(connection, body):
         gate.bind(body["gate"])
         begin_stream(connection)
         tell("holding")  # only now: whoever hears it writes into the gate at once
-        gate.recv(16)
+        if connection in select.select([gate, connection], [], [])[0]:
+            tell("gone")
+            return False
         connection.sendall(chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
         return True
     elif what == "close":  # after an answer that promised to keep the connection

@@ -324,9 +324,8 @@ void Exchange::fail(const Error& error) {
     outcome_.limit = error.limit;
     if (stream_has_begun_) {
         std::string rest;
-        tap_.finish(rest);
-        add_chunk(rest);
-        add_chunk(inquiry_.wire->error_event(error));
+        tap_.cut(rest);
+        add_chunk(rest + inquiry_.wire->error_event(error));
         return end_stream();
     }
     stage_ = Stage::ended;

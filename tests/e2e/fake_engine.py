@@ -3,7 +3,7 @@
 FOLDER holds its script. `load` says what to do at the start: `ok`, `die WORDS` or `hang` (before it listens).
 `health` says what the readiness path does: `ok`, `hang`, or `open` (answers, and leaves the connection open).
 `ignore-sigterm`, `child` and `stray-child` are honoured where such a file exists. What to do with one request stands
-in its body as "do". What happens is told as lines into the pipe FOLDER/events, where the test listens.
+in its body as "do" (more of it in bad_answers.py). What happens is told as lines into the pipe FOLDER/events, where the test listens.
 """
 import json
 import os
@@ -14,6 +14,8 @@ import socket
 import subprocess
 import sys
 import threading
+
+from bad_answers import ANSWERS, EARLY
 
 FOLDER = pathlib.Path(sys.argv[1])
 FOREVER = threading.Event()
@@ -33,8 +35,8 @@ def tell(event):
         pass  # the test has gone
 
 
-def read_request(stream):
-    """Path and body, or nothing when the client has gone."""
+def read_request(stream, connection):
+    """Path and body, or nothing when the client has gone or was answered too early."""
     line = stream.readline().split()
     if len(line) < 2:
         return None
@@ -43,6 +45,11 @@ def read_request(stream):
         name, _, value = header.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
+        early = value.strip().decode() if name.lower() == b"openai-beta" else None
+        if early in EARLY:
+            tell("early " + early)
+            EARLY[early](connection)
+            return None
     body = stream.read(length)
     return line[1].decode(), json.loads(body) if body else {}
 
@@ -64,6 +71,13 @@ def begin_stream(connection):
 def answer(connection, body):
     """Does what the request says; false ends the connection."""
     what = body.get("do", "ok")
+    if what in ANSWERS:
+        try:
+            ANSWERS[what](connection)
+        except OSError:
+            tell("gone")
+            raise
+        return False
     text = json.dumps({"model": body.get("model"), "pid": os.getpid()})
     if what == "not-http":
         connection.sendall(b"220 mail.example.org ESMTP\r\n\r\n")
@@ -116,7 +130,7 @@ def health(connection):
 def serve(connection):
     with connection, connection.makefile("rb") as stream:
         try:
-            while (request := read_request(stream)):
+            while (request := read_request(stream, connection)):
                 if request[0] == "/health":
                     return health(connection)
                 tell(f"request {request[1].get('model')}")

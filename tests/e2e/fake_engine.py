@@ -29,10 +29,10 @@ def script(name):
 def tell(event):
     try:
         pipe = os.open(FOLDER / "events", os.O_WRONLY | os.O_NONBLOCK)
-        os.write(pipe, event.encode() + b"\n")
-        os.close(pipe)
+        with os.fdopen(pipe, "wb", buffering=0) as events:
+            events.write(event.encode() + b"\n")
     except OSError:
-        pass  # the test has gone
+        pass  # the test has gone, or does not listen
 
 
 def read_request(stream, connection):
@@ -78,7 +78,7 @@ def answer(connection, body):
             tell("gone")
             raise
         return False
-    text = json.dumps({"model": body.get("model"), "pid": os.getpid()})
+    text = json.dumps({"model": body.get("model"), "pid": os.getpid(), "token": body.get("token")})
     if what == "not-http":
         connection.sendall(b"220 mail.example.org ESMTP\r\n\r\n")
     elif what == "too-short":
@@ -97,6 +97,12 @@ def answer(connection, body):
         if connection in select.select([gate, connection], [], [])[0]:
             tell("gone")
             return False
+        connection.sendall(chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
+        return True
+    elif what == "count":  # a good stream
+        begin_stream(connection)
+        for number in range(body["to"]):
+            connection.sendall(chunk(f'data: {{"token":"{body["token"]}","number":{number}}}\n\n'))
         connection.sendall(chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
         return True
     elif what == "close":  # after an answer that promised to keep the connection

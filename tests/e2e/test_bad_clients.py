@@ -2,12 +2,12 @@
 daemon is as before."""
 import json
 import pathlib
-import re
 import socket
 import unittest
 
 from fake import CHAT, Fake
 from harness import SECONDS_MAX, Torpord, pss_of
+from raw import Answer, head, post, read_all
 
 MESSAGES = "/v1/messages"
 LIMITS = """
@@ -20,26 +20,6 @@ body_time = "3s"
 connections = 300
 """
 GROWTH_MAX = 64 * 1024 * 1024  # of the daemon under a flood of 1 GB; sanitizers keep what was freed
-
-
-def head(path, *lines, method="POST"):
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
-
-
-def post(body, *lines, path=CHAT):
-    body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return head(path, f"Content-Length: {len(body)}", *lines) + body
-
-
-class Answer:
-    def __init__(self, raw):
-        self.head, _, rest = raw.partition(b"\r\n\r\n")
-        self.status = int(self.head[9:12])
-        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", self.head)
-        self.body, self.rest = rest[:int(length[1])], rest[int(length[1]):]
-
-    def json(self):
-        return json.loads(self.body)
 
 
 class BadClientTest(unittest.TestCase):
@@ -71,16 +51,6 @@ class BadClientTest(unittest.TestCase):
         connection.connect(("127.0.0.1", self.torpord.port) if tcp else self.torpord.folder + "/torpor.sock")
         return connection
 
-    def read_all(self, connection):
-        got = b""
-        try:
-            while (piece := connection.recv(65536)):
-                got += piece
-        except ConnectionError:
-            pass
-        connection.close()
-        return got
-
     def send(self, *pieces, tcp=False, ends=False):
         """What comes back until the daemon closes. `ends`: the sending side is shut down."""
         connection = self.connect(tcp)
@@ -91,7 +61,7 @@ class BadClientTest(unittest.TestCase):
                 connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has closed; what it said comes now
-        return self.read_all(connection)
+        return read_all(connection)
 
     def refused(self, status, *pieces, path=CHAT, says="", tcp=False):
         """One answer with this status in the shape of this path's wire, and then a closed connection."""
@@ -201,7 +171,7 @@ class BadClientTest(unittest.TestCase):
             except OSError:
                 break
         connection.settimeout(SECONDS_MAX)
-        return got + self.read_all(connection)
+        return got + read_all(connection)
 
     def test_senders_that_drip(self):
         """A sign of life now and then is not enough: head_time and body_time count from the beginning."""
@@ -219,7 +189,7 @@ class BadClientTest(unittest.TestCase):
             connection.sendall(head(CHAT, "Content-Length: 100") + b"{")
         self.assertEqual(self.good.ask()[0], 200)
         self.assertEqual(self.torpord.call("GET", "/healthz")[0], 200)
-        statuses = [Answer(self.read_all(connection)).status for connection in slow]
+        statuses = [Answer(read_all(connection)).status for connection in slow]
         self.assertLessEqual(set(statuses), {408, 503})
         self.assertIn(408, statuses)
 
@@ -236,7 +206,7 @@ class BadClientTest(unittest.TestCase):
             self.good.wait_for("holding")
             connection.shutdown(socket.SHUT_WR)
             self.good.wait_for("gone")  # the engine sees that its connection was closed
-            got = self.read_all(connection)
+            got = read_all(connection)
             self.assertNotIn(b"[DONE]", got)
             self.torpord.wait_until(lambda: self.good.status()["requests"] == 0, "a free slot")
 
@@ -266,7 +236,7 @@ class BadClientTest(unittest.TestCase):
                 said += connection.recv(1)
             self.assertEqual(said, b"HTTP/1.1 100 Continue\r\n\r\n")
             connection.sendall(body)
-            self.assertEqual(Answer(self.read_all(connection)).json()["model"], "good")
+            self.assertEqual(Answer(read_all(connection)).json()["model"], "good")
         expect = "Expect: 100-continue"
         self.refused(401, head(MESSAGES, "Content-Length: 10", expect), path=MESSAGES, tcp=True)  # without a key
         self.refused(404, head("/nowhere", "Content-Length: 10", expect), path="/nowhere")

@@ -2,8 +2,9 @@
 
 FOLDER holds its script. `load` says what to do at the start: `ok`, `die WORDS` or `hang` (before it listens).
 `health` says what the readiness path does: `ok`, `hang`, or `open` (answers, and leaves the connection open).
-`ignore-sigterm`, `child` and `stray-child` are honoured where such a file exists. What to do with one request stands
-in its body as "do" (more of it in bad_answers.py). What happens is told as lines into the pipe FOLDER/events, where the test listens.
+`ignore-sigterm`, `child` and `stray-child` are honoured where such a file exists. What to do with one request
+stands in its body as "do" (more of it in bad_answers.py). What happens is told as lines into the pipe FOLDER/events,
+where the test listens.
 """
 import json
 import os

@@ -55,7 +55,7 @@ class Instance {
         daemon_.begin_stop = [] {};
         if (!server_.add_listener(must(listen_on_socket(folders_.socket())), http::Door::tcp) || !server_.start()) std::abort();
         thread_ = std::thread([this] { loop_.run(); });
-        key_ = must(keys_->create("fuzz", store::Scope::admin)).plaintext;
+        key_ = must(keys_->create("fuzz", Scope::admin)).plaintext;
     }
     ~Instance() {
         server_.stop(std::chrono::milliseconds(0));
@@ -94,7 +94,7 @@ class Instance {
 };
 
 // What comes back until the server closes.
-std::string exchange(const Instance& instance, std::string_view bytes) {
+std::string converse(const Instance& instance, std::string_view bytes) {
     const Fd fd = instance.connect();
     const size_t bytes_in = bytes.size();
     while (!bytes.empty()) {
@@ -119,10 +119,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     static size_t runs = 0;
     std::string bytes(reinterpret_cast<const char*>(data), size);
     for (size_t at = 0; (at = bytes.find("KEY", at)) != std::string::npos; at += instance.key().size()) bytes.replace(at, 3, instance.key());
-    const std::string answer = exchange(instance, bytes);
+    const std::string answer = converse(instance, bytes);
     if (!answer.empty() && !answer.starts_with("HTTP/1.1 ")) std::abort();
     if (++runs % 100 == 0) {
-        const std::string well = exchange(instance, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        const std::string well = converse(instance, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
         if (!well.starts_with("HTTP/1.1 200 ") || !well.ends_with("{\"ok\":true}")) std::abort();
         if (instance.body_bytes() > (size_t{1} << 20)) std::abort();  // of clients that left, for a moment at most
     }

@@ -25,15 +25,19 @@ struct Limits {
 };
 }  // namespace http
 
-// And what nobody needs to change. Lines of a head: 8 KiB, 100 headers, 2 KiB of address, which are
-// cpp-httplib's, set when it is compiled (subprojects/packagefiles).
+// And what nobody needs to change.
 inline constexpr size_t request_head_bytes_max = 64 * 1024;         // what browsers and proxies take at most
+inline constexpr size_t request_target_bytes_max = 2 * 1024;        // path and query; cpp-httplib has the same
+inline constexpr size_t request_line_bytes_max = 8 * 1024 - 2;      // of the head, or between chunks; the same
+inline constexpr size_t request_header_lines_max = 100;             // the same
 inline constexpr size_t request_path_bytes_max = 512;               // no route is longer
 inline constexpr size_t http_threads_max = 256;                     // one a request that is read or answered at once
 inline constexpr size_t http_threads_reserve = 64;                  // of these, for short requests only
 inline constexpr size_t http_threads_spare = 2;                     // stay when nothing goes on
 inline constexpr size_t http_thread_stack_bytes = 256 * 1024;       // measured need: below 64 kB
 inline constexpr std::chrono::seconds http_thread_idle_max{10};     // then a thread over the spare ones ends
+inline constexpr std::chrono::milliseconds body_slow{1'000};         // a body that takes longer counts as a long request
+inline constexpr std::chrono::milliseconds linger_time{5'000};       // a refused sender may read why before we close
 inline constexpr std::chrono::milliseconds connection_linger{2};    // a thread waits this long for the next
 
 // Server-sent events, as a client reads them.

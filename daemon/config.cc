@@ -144,6 +144,7 @@ constexpr std::array keys{
     LIMIT("client_stall", take_time, http_limits.client_stall),
     LIMIT("idle_time", take_time, http_limits.idle_time),
     LIMIT("wait", take_time, gateway_limits.wait),
+    LIMIT("send_stall", take_time, gateway_limits.send_stall),
     LIMIT("first_byte", take_time, gateway_limits.first_byte),
     LIMIT("stall", take_time, gateway_limits.stall),
     LIMIT("stream_time", take_time, gateway_limits.stream_time),

@@ -55,20 +55,6 @@ Result<void> admit(Daemon& daemon, const http::Request& request, http::Response&
     return {};
 }
 
-// Words for what the HTTP layer refuses by itself.
-Error what_http_found(int status, const http::Limits& limits) {
-    switch (status) {
-        case 408: return {Kind::timeout, "the body did not come in time", {}, "body_time"};
-        case 413: return {Kind::too_large, fmt::format("the body is larger than {} bytes", limits.body_bytes), {}, "body_bytes"};
-        case 414: return {Kind::too_large, "the request's address is too long", {}};
-        case 415: return {Kind::invalid, "bodies must come uncompressed (no Content-Encoding)", {}};
-        case 503:
-            return {Kind::unavailable,
-                    fmt::format("bodies of {} bytes are under way already; try again in a moment", limits.bodies_in_flight_bytes), {}, "bodies_in_flight_bytes"};
-        default: return {Kind::invalid, "the request is not well-formed HTTP", {}};
-    }
-}
-
 }  // namespace
 
 http::Hooks make_hooks(Daemon& daemon) {
@@ -85,10 +71,8 @@ http::Hooks make_hooks(Daemon& daemon) {
                   std::move(mine.long_slot)};
         mine.route->handler(call, response);
     };
-    hooks.explain = [&daemon](const http::Request& request, http::Response& response) {
-        const int status = response.status;
-        answer(daemon, request, response, what_http_found(status, daemon.http_limits));
-        response.status = status;
+    hooks.explain = [&daemon](const http::Request& request, http::Response& response, const Error& error) {
+        answer(daemon, request, response, error);
     };
     return hooks;
 }

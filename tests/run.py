@@ -109,7 +109,7 @@ def main():
             if bad:
                 print(output[-12000:], flush=True)
             else:
-                print("".join(f"  {line}\n" for line in output.splitlines() if line.startswith(("skipped:", "size:"))), end="")
+                print("".join(f"  {line}\n" for line in output.splitlines() if line.startswith(("skipped:", "size:", "measured:"))), end="")
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0
 

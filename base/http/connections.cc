@@ -117,7 +117,7 @@ void Connections::wait_again(uint64_t id, Peer& peer) {
     if (events == EPOLLIN) events |= EPOLLRDHUP;  // a peer that waits for room would be told of it again and again
     if (peer.detached && has_bytes) events |= EPOLLOUT;
     if (fresh_head) peer.in_head = true;
-    if (fresh_head || std::exchange(peer.is_fresh, false)) {
+    if ((fresh_head || std::exchange(peer.is_fresh, false)) && !peer.lingers) {
         const bool is_due = peer.in_head || peer.stream.is_shaking_hands();
         peer.deadline = Clock::now() + (is_due ? limits_.head_time : limits_.idle_time);
     }
@@ -135,6 +135,12 @@ void Connections::forget(uint64_t id) {
     if (found->second->detached) --detached_;
     connections_.erase(found);
     if (stopping_) changed_.notify_all();
+}
+
+void Connections::linger(Peer& peer) {
+    std::lock_guard lock(mutex_);
+    peer.lingers = true;
+    peer.deadline = Clock::now() + linger_time;
 }
 
 void Connections::detach(Peer& peer) {

@@ -31,6 +31,7 @@ struct Peer {
     bool armed = false;      // known to the epoll set
     bool is_fresh = true;    // its time for the next step begins with its next wait
     bool in_head = false;    // part of a head has come
+    bool lingers = false;    // refused: only read on until the peer closes
     bool detached = false;   // somebody else answers; guarded by the table's mutex
     std::chrono::steady_clock::time_point deadline;  // of the wait; guarded by the table's mutex
 };
@@ -67,6 +68,8 @@ class Connections {
     void wait_again(uint64_t id, Peer& peer);
     // The caller's connection is closed.
     void forget(uint64_t id);
+    // The caller's connection is closed when linger_time is over, however often it goes back into the set.
+    void linger(Peer& peer);
     // Between these two it is somebody's who answers without a thread of the server.
     void detach(Peer& peer);
     void take_back(uint64_t id);

@@ -1,13 +1,15 @@
-// cpp-httplib's part of the server: it parses one request and writes its answer. It never listens.
+// One request after the other from a connection: our own checks of head and body, cpp-httplib's parsing of the
+// head and writing of answers. It never listens.
 #pragma once
 
 #include "base/http/body.hh"
+#include "base/http/body_reader.hh"
+#include "base/http/head.hh"
 #include "base/http/stream.hh"
 #include "base/limits.hh"
 
 #include <httplib.h>
 
-#include <chrono>
 #include <functional>
 
 namespace torpor::http {
@@ -20,26 +22,37 @@ struct Hooks {
     std::function<bool(const Request&, Response&)> admit;
     // Called for what admit let through, with the whole body in hand.
     std::function<void(const Request&, Body body, Response&)> respond;
-    // Gives words to an error that HTTP itself found, by its status: no body yet.
-    std::function<void(const Request&, Response&)> explain;
+    // Writes an error that HTTP itself found; of the request only the path may be known. The status is set afterwards.
+    std::function<void(const Request&, Response&, const Error&)> explain;
 };
 
 // Any number of threads, each with a stream of its own.
 class Protocol final : public httplib::Server {
   public:
-    Protocol(Hooks hooks, const Limits& limits);
+    // `take_slot`: room for a body that takes long, or null.
+    Protocol(Hooks hooks, const Limits& limits, BodyReader::TakeSlot take_slot);
 
-    // Reads one request from the stream and answers it. `closes`: the connection cannot be used again.
-    // False when it broke.
-    bool serve_one(SocketStream& stream, bool& closes) {
-        return process_request(stream, {}, 0, {}, 0, false, closes, nullptr);
-    }
+    struct Served {
+        bool closes = true;          // the connection cannot be used again
+        bool leaves_unread = false;  // the client may still be sending what nobody will read
+    };
+    // Answers the request whose whole head stands in the stream's buffer.
+    Served serve_one(SocketStream& stream);
+    // Answers what is not even a request.
+    Served refuse(SocketStream& stream, const Refusal& refusal);
+
+    const ByteBudget& body_bytes() const { return body_bytes_; }
 
   private:
-    void take_body(const Request& request, Response& response, const httplib::ContentReader& read);
+    struct Serving;
+
+    bool admit(const Request& request, Response& response);
+    void answer(const Request& request, Response& response);
+    void explain(const Request& request, Response& response, const Refusal& refusal);
 
     Hooks hooks_;
-    const std::chrono::milliseconds body_time_;
+    const Limits& limits_;
+    const BodyReader::TakeSlot take_slot_;
     ByteBudget body_bytes_;
 };
 

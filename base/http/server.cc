@@ -56,7 +56,8 @@ void detach_connection(TakeConnection take) {
 
 class Server::Impl {
   public:
-    Impl(Hooks hooks, const Limits& limits) : limits_(limits), protocol_(std::move(hooks), limits_), connections_(limits_) {}
+    Impl(Hooks hooks, const Limits& limits)
+        : limits_(limits), protocol_(std::move(hooks), limits_, [this] { return take_long_slot(); }), connections_(limits_) {}
 
     Result<void> start() {
         if (!connections_.is_usable()) return fail_errno(Kind::internal, "cannot make an epoll set");
@@ -75,6 +76,7 @@ class Server::Impl {
 
     Connections& connections() { return connections_; }
     size_t thread_count() const { return threads_; }
+    size_t body_bytes() const { return protocol_.body_bytes().used(); }
 
   private:
     Result<void> start_thread();
@@ -85,6 +87,7 @@ class Server::Impl {
     void serve(uint64_t id);
     enum class After { wait, close, detached };
     After serve_requests(uint64_t id, Peer& peer);
+    After linger(Peer& peer);
     void hand_over(uint64_t id, Peer& peer, TakeConnection take, bool closes);
 
     const Limits limits_;
@@ -193,7 +196,7 @@ void Server::Impl::hand_over(uint64_t id, Peer& peer, TakeConnection take, bool 
 void Server::Impl::serve(uint64_t id) {
     Peer* peer = connections_.take(id);
     if (peer == nullptr) return;
-    const After after = serve_requests(id, *peer);
+    const After after = peer->lingers ? linger(*peer) : serve_requests(id, *peer);
     if (after == After::detached) return;  // it may be anywhere by now
     if (after == After::wait && !connections_.is_stopping()) return connections_.wait_again(id, *peer);
     connections_.forget(id);
@@ -204,6 +207,16 @@ bool is_cut_short(const Peer& peer, bool is_open) {
     if (!is_open || peer.stream.is_tls()) return !is_open;  // TLS was read to its end
     pollfd wait{peer.stream.socket(), POLLRDHUP, 0};
     return ::poll(&wait, 1, 0) > 0 && !peer.stream.buffered().empty();
+}
+
+// A peer that still sends when its connection is closed may lose the answer that says why: so the end is
+// announced, and what comes is thrown away, until the peer closes or linger_time is over.
+Server::Impl::After Server::Impl::linger(Peer& peer) {
+    if (!peer.lingers) {
+        peer.stream.end_sending();
+        connections_.linger(peer);
+    }
+    return peer.stream.discard() ? After::wait : After::close;
 }
 
 // Answers all whole requests that have come.
@@ -218,18 +231,18 @@ Server::Impl::After Server::Impl::serve_requests(uint64_t id, Peer& peer) {
         const std::string_view bytes = peer.stream.buffered();
         if (!is_open && bytes.empty()) return After::close;
         if (bytes.find("\r\n\r\n") == std::string_view::npos) {
-            if (bytes.size() < request_head_bytes_max) return is_cut_short(peer, is_open) ? After::close : After::wait;
-            constexpr std::string_view answer =
-                "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            (void)peer.stream.write(answer.data(), answer.size());
-            return After::close;
+            if (const auto refusal = check_partial_head(bytes)) {
+                peer.stream.begin_response();
+                protocol_.refuse(peer.stream, *refusal);
+                return peer.stream.flush() ? linger(peer) : After::close;
+            }
+            return is_cut_short(peer, is_open) ? After::close : After::wait;
         }
         TakeConnection taker;
         const Connection connection{peer.door, peer.stream, taker};
         current = &connection;
         peer.stream.begin_response();
-        bool closes = false;
-        const bool answered = protocol_.serve_one(peer.stream, closes);
+        const auto [closes, leaves_unread] = protocol_.serve_one(peer.stream);
         current = nullptr;
         peer.in_head = false;
         peer.is_fresh = true;
@@ -237,7 +250,8 @@ Server::Impl::After Server::Impl::serve_requests(uint64_t id, Peer& peer) {
             hand_over(id, peer, std::move(taker), closes);
             return After::detached;
         }
-        if (!peer.stream.flush() || !answered || closes || connections_.is_stopping()) return After::close;
+        if (!peer.stream.flush() || connections_.is_stopping()) return After::close;
+        if (closes) return leaves_unread || peer.stream.has_input() ? linger(peer) : After::close;
         if (!peer.stream.has_input()) {
             if (idle_threads_ == 0) return After::wait;
             pollfd wait{peer.stream.socket(), POLLIN, 0};
@@ -272,6 +286,9 @@ size_t Server::connection_count() const {
 }
 size_t Server::thread_count() const {
     return impl_->thread_count();
+}
+size_t Server::body_bytes() const {
+    return impl_->body_bytes();
 }
 
 }  // namespace torpor::http

@@ -95,6 +95,8 @@ class Server {
 
     size_t connection_count() const;
     size_t thread_count() const;
+    // What bodies take now, read or being read, until their handlers let go of them.
+    size_t body_bytes() const;
 
   private:
     class Impl;

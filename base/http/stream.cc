@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t read_bytes = 16 * 1024;
 constexpr size_t held_bytes_max = 8 * 1024;
+constexpr size_t discard_pieces_max = 64;  // then other connections have their turn
 
 bool wait_for(int fd, short events, std::chrono::milliseconds timeout) {
     pollfd wait{fd, events, 0};
@@ -64,7 +65,7 @@ bool SocketStream::fill() {
 }
 
 bool SocketStream::is_readable() const {
-    return has_body_ && in_start_ < in_.size();
+    return in_start_ < in_.size();
 }
 
 bool SocketStream::wait_readable() const {
@@ -76,10 +77,14 @@ bool SocketStream::wait_writable() const {
 }
 
 ssize_t SocketStream::read(char* ptr, size_t size) {
-    if (!has_body_) return 0;
+    return read_within(ptr, size, limits_.body_stall);
+}
+
+ssize_t SocketStream::read_within(char* ptr, size_t size, std::chrono::milliseconds wait) {
+    stalled_ = false;
     if (in_start_ == in_.size()) {
         // Large bodies go straight to the caller; small reads through the buffer.
-        auto left = limits_.body_stall;
+        auto left = wait;
         const auto end = std::chrono::steady_clock::now() + left;
         for (;; left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now())) {
             // Part of a TLS record is no progress, or a drip of them could go on for ever.
@@ -159,6 +164,22 @@ std::string SocketStream::peer_address() const {
     std::array<char, INET6_ADDRSTRLEN> text{};
     if (bytes == nullptr || ::inet_ntop(address.ss_family, bytes, text.data(), text.size()) == nullptr) return {};
     return text.data();
+}
+
+bool SocketStream::discard() {
+    in_.clear();
+    in_start_ = 0;
+    std::string waste(read_bytes, '\0');
+    for (size_t pieces = 0; pieces < discard_pieces_max; ++pieces) {
+        const ssize_t count = transport_.receive(waste.data(), waste.size());
+        if (count > 0) continue;
+        return count < 0 && (errno == EAGAIN || errno == EINTR);
+    }
+    return true;
+}
+
+void SocketStream::end_sending() {
+    transport_.end_sending();
 }
 
 // Asked with every request, and of no use to most: see peer_address().

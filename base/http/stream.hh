@@ -42,15 +42,19 @@ class SocketStream final : public httplib::Stream {
     // Starts holding back the next write.
     void begin_response() {
         hold_next_ = true;
-        has_body_ = true;
         muted_ = false;
     }
-    // The request has no body: reads end at once. cpp-httplib would wait for one after a DELETE.
-    void expect_no_body() { has_body_ = false; }
+    // Reads what is there, waiting for it no longer than this: the number of bytes, 0 at the stream's end, -1 with
+    // has_stalled() if nothing came, -1 if the connection broke.
+    ssize_t read_within(char* to, size_t size, std::chrono::milliseconds wait);
+    // Throws away what has come and not been read. False when the peer has closed, too.
+    bool discard();
+    // No more will be sent; the peer sees the end.
+    void end_sending();
     // Sends what is held back. False if the peer is gone or took nothing for limits_.client_stall.
     bool flush();
     bool is_broken() const { return broken_; }
-    // Whether a read ended because nothing came for body_stall.
+    // Whether the last read ended because nothing came in time.
     bool has_stalled() const { return stalled_; }
     // From now on writes go nowhere, until begin_response().
     void mute() { muted_ = true; }
@@ -78,7 +82,6 @@ class SocketStream final : public httplib::Stream {
     size_t in_start_ = 0;
     std::string held_;
     bool hold_next_ = false;
-    bool has_body_ = true;
     bool muted_ = false;
     bool stalled_ = false;
     bool broken_ = false;

@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <strings.h>
+
 #include <cerrno>
 
 namespace torpor::gateway {
@@ -17,8 +19,19 @@ double ms_between(Exchange::Clock::time_point from, Exchange::Clock::time_point 
     return std::chrono::duration<double, std::milli>(to - from).count();
 }
 
+bool begins_with(std::string_view type, std::string_view wanted) {
+    return type.size() >= wanted.size() && ::strncasecmp(type.data(), wanted.data(), wanted.size()) == 0;
+}
+
 bool is_event_stream(std::string_view type) {
-    return type.starts_with("text/event-stream");
+    return begins_with(type, "text/event-stream");
+}
+
+// An engine that does not say is believed.
+bool is_json(std::string_view type) {
+    const size_t plus = type.find('+');
+    return type.empty() || begins_with(type, "application/json") ||
+           (plus != std::string_view::npos && begins_with(type.substr(plus), "+json"));
 }
 
 Error too_late(std::string what, std::chrono::milliseconds limit, std::string_view name) {
@@ -93,6 +106,7 @@ Result<void> Exchange::connect() {
     parser_ = ResponseParser();
     decoded_.clear();
     sent_ = 0;
+    is_sent_ = false;
     return {};
 }
 
@@ -111,7 +125,10 @@ Result<bool> Exchange::send_more() {
         const ssize_t count = ::sendmsg(worker_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (count < 0 && errno == EINTR) continue;
         if (count < 0 && (errno == EAGAIN || errno == ENOTCONN)) return false;
-        if (count < 0) return fail_errno(Kind::engine, "the engine does not take the request");
+        if (count < 0) {  // it has closed; what it said before comes first
+            stage_ = Stage::head;
+            return false;
+        }
         sent_ += static_cast<size_t>(count);
         moved_ = Clock::now();
     }
@@ -120,7 +137,9 @@ Result<bool> Exchange::send_more() {
 
 void Exchange::after_sending(Result<bool> sent) {
     if (!sent) return worker_failed(sent.error());
-    if (*sent) stage_ = Stage::head;
+    if (!*sent) return;
+    is_sent_ = true;
+    stage_ = Stage::head;
 }
 
 void Exchange::watch_worker() {
@@ -144,21 +163,22 @@ void Exchange::read_piece() {
     auto& buffer = shared_.relay.buffer();
     const ssize_t count = ::recv(worker_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
     if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    const auto now = Clock::now();
-    moved_ = now;
     Result<void> taken;
+    bool is_nonsense = false;
     if (count > 0) {
         taken = parser_.feed({buffer.data(), static_cast<size_t>(count)}, decoded_);
+        is_nonsense = !taken.has_value();
     } else if (count == 0 && parser_.has_head()) {
         taken = parser_.finish();
     } else {
         taken = count == 0 ? Result<void>(torpor::fail(Kind::engine, "the engine closed the connection without an answer"))
                            : Result<void>(fail_errno(Kind::engine, "the engine's connection broke"));
     }
-    if (!parser_.has_head()) {
-        if (!taken) worker_failed(taken.error());
+    if (!parser_.has_head()) {  // a head that drips has no more time for it than any other
+        if (!taken) worker_failed(taken.error(), !is_nonsense || was_kept_);
         return;
     }
+    moved_ = Clock::now();
     if (stage_ == Stage::head || stage_ == Stage::sending) begin_answer();
     if (stage_ != Stage::ended) pass_on();
     if (!taken && stage_ != Stage::ended) worker_failed(taken.error());
@@ -169,7 +189,23 @@ void Exchange::begin_answer() {
     inquiry_.body.clear();
     const bool is_stream = parser_.status() < 300 && is_event_stream(parser_.content_type());
     stage_ = is_stream ? Stage::streaming : Stage::collecting;
+    if (!is_sent_) watch_worker();  // not for sending any more
+    if (auto wrong = wrong_type(is_stream)) return fail(*wrong);
     if (is_stream) begin_stream();
+}
+
+// Clients read nothing, or nonsense, from an answer of another kind than they asked for, and do not say why.
+std::optional<Error> Exchange::wrong_type(bool is_stream) const {
+    if (parser_.status() >= 300) return {};
+    const std::string type = parser_.content_type().substr(0, 100);
+    if (is_stream && !inquiry_.wants_stream) {
+        return Error{Kind::engine, "the engine sent an event stream where a whole answer was asked for", {}};
+    }
+    if (!is_stream && !is_json(type)) return Error{Kind::engine, fmt::format("the engine's answer is {}, not JSON", type), {}};
+    if (!is_stream && inquiry_.wants_stream && inquiry_.wire->has_streams) {
+        return Error{Kind::engine, "the engine sent a whole answer where an event stream was asked for", {}};
+    }
+    return {};
 }
 
 // Brings what was decoded a step further, and ends the exchange when the answer is complete.
@@ -186,7 +222,8 @@ void Exchange::pass_on() {
         return flush();
     }
     if (!whole_share_.grow(decoded_.size()) || whole_.size() + decoded_.size() > whole_answer_bytes_max) {
-        return fail({Kind::engine, "the engine's answer is too large to be passed on", {}, "answer_bytes"});
+        return fail({Kind::engine, fmt::format("the engine's answer is larger than {} bytes, or all that are under way are larger than {}",
+                                               whole_answer_bytes_max, answer_bytes_in_flight_max), {}, "answer_bytes"});
     }
     whole_.append(decoded_);
     decoded_.clear();
@@ -196,9 +233,9 @@ void Exchange::pass_on() {
 void Exchange::finish_whole() {
     if (parser_.status() < 300) read_usage(whole_, outcome_.usage);
     const std::string type = parser_.content_type().empty() ? "application/json" : parser_.content_type();
-    if (stream_has_begun_) {  // it was told to wait, so this must come as an event
-        const Error said{parser_.status() < 500 ? Kind::invalid : Kind::engine, "the engine refused the request", whole_.substr(0, 4096)};
-        return fail(said);
+    if (stream_has_begun_ || !is_json(type)) {  // it was told to wait, so this must come as an event; or is no error that clients can read
+        return fail({parser_.status() < 500 ? Kind::invalid : Kind::engine,
+                     fmt::format("the engine refused the request (its status is {})", parser_.status()), whole_.substr(0, 4096)});
     }
     outcome_.status = parser_.status();
     stage_ = Stage::ended;
@@ -213,7 +250,7 @@ void Exchange::let_worker_go(bool is_done) {
     if (worker_) {
         if (worker_is_watched_) shared_.relay.watch(EPOLL_CTL_DEL, worker_.get(), id_, Relay::Side::worker, 0);
         worker_is_watched_ = false;
-        if (is_done && parser_.keeps_alive() && lease_) {
+        if (is_done && is_sent_ && parser_.keeps_alive() && lease_) {
             lease_->connections().give_back(std::move(worker_));
         }
         worker_.reset();
@@ -221,8 +258,9 @@ void Exchange::let_worker_go(bool is_done) {
     lease_.reset();
 }
 
-void Exchange::worker_failed(Error error) {
-    const bool may_repeat = !parser_.has_head() && error.kind == Kind::engine;
+// `may_repeat`: as far as the caller can tell.
+void Exchange::worker_failed(Error error, bool may_repeat) {
+    may_repeat = may_repeat && !parser_.has_head() && error.kind == Kind::engine;
     const uint64_t generation = lease_ ? lease_->generation() : 0;
     if (may_repeat && was_kept_ && !was_replaced_) {  // the engine had closed it between two requests
         was_replaced_ = true;
@@ -231,7 +269,7 @@ void Exchange::worker_failed(Error error) {
         return connect_again();
     }
     let_worker_go(false);
-    if (!may_repeat || tries_ == tries_max) return fail(error);
+    if (is_adopted_ && (!may_repeat || tries_ == tries_max)) return fail(error);
     log::info("{}: asking again: {}", inquiry_.model, error.text());
     ++tries_;
     dead_generation_ = generation;
@@ -280,13 +318,14 @@ void Exchange::end_stream() {
 
 void Exchange::fail(const Error& error) {
     let_worker_go(false);
+    std::string().swap(whole_);
+    whole_share_.release();
     outcome_.failure = row_of(error.kind).name;
     outcome_.limit = error.limit;
     if (stream_has_begun_) {
         std::string rest;
-        tap_.finish(rest);
-        add_chunk(rest);
-        add_chunk(inquiry_.wire->error_event(error));
+        tap_.cut(rest);
+        add_chunk(rest + inquiry_.wire->error_event(error));
         return end_stream();
     }
     stage_ = Stage::ended;
@@ -357,18 +396,18 @@ void Exchange::on_tick(Clock::time_point now) {
             }
             return tell_waiting(now);
         case Stage::sending:
-            if (now - moved_ > send_stall_max) fail(too_late("the engine did not take the request", send_stall_max, "send_stall"));
-            return;
+            if (now - moved_ > shared_.limits.send_stall) return fail(too_late("the engine did not take the request", shared_.limits.send_stall, "send_stall"));
+            break;
         case Stage::head:
-            if (now - moved_ > shared_.limits.first_byte) fail(too_late("the engine did not answer", shared_.limits.first_byte, "first_byte"));
-            return;
+            if (now - moved_ > shared_.limits.first_byte) return fail(too_late("the engine did not answer", shared_.limits.first_byte, "first_byte"));
+            break;
         case Stage::streaming:
         case Stage::collecting:
             if (out_.empty() && now - moved_ > shared_.limits.stall) return fail(too_late("the engine's answer did not go on", shared_.limits.stall, "stall"));
-            if (now - began_ > shared_.limits.stream_time) fail(too_late("the engine's answer did not end", shared_.limits.stream_time, "stream_time"));
-            return;
+            break;
         case Stage::ended: return;
     }
+    if (now - began_ > shared_.limits.stream_time) fail(too_late("the engine's answer did not end", shared_.limits.stream_time, "stream_time"));
 }
 
 // The client is gone, or taken for gone.

@@ -99,12 +99,13 @@ class Exchange {
     Result<bool> send_more();
     void after_sending(Result<bool> sent);
     void read_piece();
-    void worker_failed(Error error);
+    void worker_failed(Error error, bool may_repeat = true);
     void let_worker_go(bool is_done);
     void watch_worker();
 
     // To the client.
     void begin_answer();
+    std::optional<Error> wrong_type(bool is_stream) const;
     void pass_on();
     void finish_whole();
     void tell_waiting(Clock::time_point now);
@@ -135,6 +136,7 @@ class Exchange {
     bool was_kept_ = false;       // the connection served another request before
     bool was_replaced_ = false;   // such a one turned out to be dead
     size_t sent_ = 0;             // of head and body
+    bool is_sent_ = false;        // all of it
     ResponseParser parser_;
     std::string decoded_;
 

@@ -231,6 +231,10 @@ void show_metrics(Call& call, http::Response& response) {
     each_model("torpor_model_waiting", "Requests that wait for the worker.", [](const auto& of) { return of.waiting; });
     gauge("torpor_connections", "Open HTTP connections.",
           [&](std::string_view name) { fmt::format_to(to, "{} {}\n", name, call.daemon.server->connection_count()); });
+    gauge("torpor_body_bytes", "Bodies of requests that are read or under way.",
+          [&](std::string_view name) { fmt::format_to(to, "{} {}\n", name, call.daemon.server->body_bytes()); });
+    gauge("torpor_answer_bytes", "Whole answers that are collected or on their way to their clients.",
+          [&](std::string_view name) { fmt::format_to(to, "{} {}\n", name, call.daemon.gateway.answer_bytes()); });
     gauge("torpor_http_threads", "Threads of the HTTP server.",
           [&](std::string_view name) { fmt::format_to(to, "{} {}\n", name, call.daemon.server->thread_count()); });
     gauge("torpor_database_log_bytes", "Size of the database's write-ahead log.",

@@ -24,6 +24,7 @@ class Gateway {
 
     Quotas& quotas() { return quotas_; }
     const Metrics& metrics() const { return metrics_; }
+    size_t answer_bytes() const { return answer_bytes_.used(); }
     // An exchange that ended, or a request that was refused before there was one.
     void record(const Outcome& outcome);
     // A refusal before a request had reached its handler: counted, but not in the log, which strangers could fill.

@@ -2,8 +2,12 @@
 
 #include "base/json.hh"
 #include "base/text.hh"
+#include "daemon/gateway/limits.hh"
 
 #include <simdjson.h>
+
+#include <algorithm>
+#include <utility>
 
 namespace torpor::gateway {
 
@@ -36,6 +40,7 @@ Result<void> take_model(ondemand::value value, const std::string& body, RequestS
 }
 
 Result<void> take_stream(ondemand::value value, RequestScan& scan) {
+    if (std::exchange(scan.has_stream, true)) return fail(Kind::invalid, "'stream' is given twice");
     bool is_null = false;
     if (const auto code = value.is_null().get(is_null)) return malformed(code);
     if (is_null) return {};
@@ -68,9 +73,32 @@ Result<void> take_keep_alive(ondemand::value value, RequestScan& scan) {
     return fail(Kind::invalid, "'keep_alive' must be a number of seconds or a duration like \"10m\"; 0: sleep at once, -1: never");
 }
 
+// Whether arrays and objects nest deeper than request_depth_max. Nothing that is asked in earnest has so many brackets
+// in all, so most bodies are only counted through.
+bool is_deep(std::string_view body) {
+    if (static_cast<size_t>(std::ranges::count_if(body, [](char c) { return c == '[' || c == '{'; })) <= request_depth_max) return false;
+    size_t depth = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < body.size(); ++i) {
+        const char c = body[i];
+        if (in_string) {
+            if (c == '\\') ++i;
+            if (c == '"') in_string = false;
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '[' || c == '{') {
+            if (++depth > request_depth_max) return true;
+        } else if ((c == ']' || c == '}') && depth > 0) {
+            --depth;
+        }
+    }
+    return false;
+}
+
 }  // namespace
 
 Result<RequestScan> scan_request(std::string& body) {
+    if (is_deep(body)) return fail_limit(Kind::invalid, "request_depth", fmt::format("the body is nested deeper than {}", request_depth_max));
     body.reserve(body.size() + simdjson::SIMDJSON_PADDING);
     ondemand::parser parser;
     ondemand::document document;

@@ -16,6 +16,7 @@ struct RequestScan {
     size_t model_begin = 0;  // the JSON string's first quote
     size_t model_end = 0;    // one past its last quote
     bool wants_stream = false;
+    bool has_stream = false;          // the key was there
     bool has_stream_options = false;
     // As Ollama has it: a number of seconds or a duration like "10m"; 0: sleep after this answer; negative: never.
     std::optional<std::chrono::milliseconds> keep_alive;

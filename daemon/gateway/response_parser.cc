@@ -43,6 +43,8 @@ Result<void> ResponseParser::take_header(std::string_view name, std::string_view
         if (same(value, "close")) keep_alive_ = false;
     } else if (same(name, "content-type")) {
         content_type_ = value;
+    } else if (same(name, "content-encoding") && !same(value, "identity")) {
+        return nonsense("a Content-Encoding that nobody asked for");
     }
     return {};
 }
@@ -62,6 +64,7 @@ Result<void> ResponseParser::take_head(std::string_view head) {
         if (colon == std::string_view::npos || colon == 0) return nonsense("a header without a colon");
         if (auto taken = take_header(line.substr(0, colon), trimmed(line.substr(colon + 1))); !taken) return taken;
     }
+    if (chunked_ && has_length_) return nonsense("a Content-Length beside chunks");
     begin_body();
     return {};
 }
@@ -131,6 +134,8 @@ Result<void> ResponseParser::feed(std::string_view bytes, std::string& out) {
                     if (pending_.size() > limit) return nonsense("a head or line that is too long");
                     return {};
                 }
+                if (in_head || stage_ == Stage::trailer) around_bytes_ += end + mark.size();
+                if (around_bytes_ > answer_head_bytes_max) return nonsense("heads or trailers without end");
                 bytes.remove_prefix(end + mark.size() - had);
                 const std::string text = std::move(pending_);
                 pending_.clear();

@@ -44,6 +44,7 @@ class ResponseParser {
     bool chunked_ = false;
     bool has_length_ = false;
     uint64_t left_ = 0;         // of the body, or of the chunk
+    size_t around_bytes_ = 0;   // of heads and trailers
 };
 
 }  // namespace torpor::gateway

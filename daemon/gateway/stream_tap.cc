@@ -109,6 +109,11 @@ void StreamTap::feed(std::string_view bytes, std::string& out) {
     }
 }
 
+void StreamTap::cut(std::string& out) {
+    pending_.clear();
+    if (std::exchange(is_oversized_, false)) out.append("\n\n");
+}
+
 void StreamTap::finish(std::string& out) {
     if (!pending_.empty()) take_event(std::exchange(pending_, {}), out);
 }

@@ -28,6 +28,9 @@ class StreamTap {
     void feed(std::string_view bytes, std::string& out);
     // What is left when the stream has ended.
     void finish(std::string& out);
+    // The stream was cut: its unfinished event is dropped, or ended where part of it is gone already, so that an
+    // event of ours can follow.
+    void cut(std::string& out);
 
     const Usage& usage() const { return usage_; }
 

@@ -2,18 +2,22 @@
 
 FOLDER holds its script. `load` says what to do at the start: `ok`, `die WORDS` or `hang` (before it listens).
 `health` says what the readiness path does: `ok`, `hang`, or `open` (answers, and leaves the connection open).
-`ignore-sigterm`, `child` and `stray-child` are honoured where such a file exists. What to do with one request stands
-in its body as "do". What happens is told as lines into the pipe FOLDER/events, where the test listens.
+`ignore-sigterm`, `child` and `stray-child` are honoured where such a file exists. What to do with one request
+stands in its body as "do" (more of it in bad_answers.py). What happens is told as lines into the pipe FOLDER/events,
+where the test listens.
 """
 import hashlib
 import json
 import os
 import pathlib
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+
+from bad_answers import ANSWERS, EARLY
 
 FOLDER = pathlib.Path(sys.argv[1])
 FOREVER = threading.Event()
@@ -27,14 +31,14 @@ def script(name):
 def tell(event):
     try:
         pipe = os.open(FOLDER / "events", os.O_WRONLY | os.O_NONBLOCK)
-        os.write(pipe, event.encode() + b"\n")
-        os.close(pipe)
+        with os.fdopen(pipe, "wb", buffering=0) as events:
+            events.write(event.encode() + b"\n")
     except OSError:
-        pass  # the test has gone
+        pass  # the test has gone, or does not listen
 
 
-def read_request(stream):
-    """Path and body, or nothing when the client has gone."""
+def read_request(stream, connection):
+    """Path and body, or nothing when the client has gone or was answered too early."""
     line = stream.readline().split()
     if len(line) < 2:
         return None
@@ -43,6 +47,11 @@ def read_request(stream):
         name, _, value = header.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
+        early = value.strip().decode() if name.lower() == b"openai-beta" else None
+        if early in EARLY:
+            tell("early " + early)
+            EARLY[early](connection)
+            return None
     body = stream.read(length)
     return line[1].decode(), json.loads(body) if body else {}
 
@@ -64,7 +73,14 @@ def begin_stream(connection):
 def answer(connection, body):
     """Does what the request says; false ends the connection."""
     what = body.get("do", "ok")
-    text = json.dumps({"model": body.get("model"), "pid": os.getpid()})
+    if what in ANSWERS:
+        try:
+            ANSWERS[what](connection)
+        except OSError:
+            tell("gone")
+            raise
+        return False
+    text = json.dumps({"model": body.get("model"), "pid": os.getpid(), "token": body.get("token")})
     if what == "not-http":
         connection.sendall(b"220 mail.example.org ESMTP\r\n\r\n")
     elif what == "too-short":
@@ -83,7 +99,15 @@ def answer(connection, body):
         gate.bind(body["gate"])
         begin_stream(connection)
         tell("holding")  # only now: whoever hears it writes into the gate at once
-        gate.recv(16)
+        if connection in select.select([gate, connection], [], [])[0]:
+            tell("gone")
+            return False
+        connection.sendall(chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
+        return True
+    elif what == "count":  # a good stream
+        begin_stream(connection)
+        for number in range(body["to"]):
+            connection.sendall(chunk(f'data: {{"token":"{body["token"]}","number":{number}}}\n\n'))
         connection.sendall(chunk("data: [DONE]\n\n") + b"0\r\n\r\n")
         return True
     elif what == "stream":  # so many events of so many bytes
@@ -129,7 +153,7 @@ def health(connection):
 def serve(connection):
     with connection, connection.makefile("rb") as stream:
         try:
-            while (request := read_request(stream)):
+            while (request := read_request(stream, connection)):
                 if request[0] == "/health":
                     return health(connection)
                 tell(f"request {request[1].get('model')}")

@@ -46,6 +46,12 @@ def is_alive(pid):
     return pid > 0 and pathlib.Path(f"/proc/{pid}").exists()
 
 
+def pss_of(pid):
+    """Memory of a process: its share of what it shares, in bytes."""
+    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return 1024 * int(next(line.split()[1] for line in text.splitlines() if line.startswith("Pss:")))
+
+
 class Torpord:
     def __init__(self, config=None):
         self.folder = tempfile.mkdtemp(prefix="torpor-e2e-")
@@ -84,6 +90,11 @@ class Torpord:
 
     def doctor(self):
         return {check["name"]: check for check in self.get("/api/doctor")["checks"]}
+
+    def gauge(self, name):
+        """A number of /metrics that has no labels."""
+        lines = self.get("/metrics").splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith(name + " ")))
 
     def need_freezing(self, test):
         criu = self.doctor()["criu"]

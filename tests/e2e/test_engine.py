@@ -243,6 +243,18 @@ class EngineTest(unittest.TestCase):
         self.assertEqual(never.status()["state"], "ready")
         self.assertEqual(short.ask()[0], 200)
 
+    def test_a_client_that_leaves_is_told_to_the_engine_though_it_sends_nothing(self):
+        fake = self.fake("left")
+        for tcp in (False, True):
+            key = self.torpord.call("POST", "/api/keys", {"name": f"left-{tcp}"})[2]["key"]
+            connection = self.torpord.connection(tcp)
+            gate = str(fake.folder / f"gate-{tcp}")
+            connection.request("POST", CHAT, json.dumps({"model": "left", "do": "hold", "gate": gate, "stream": True}), {"x-api-key": key})
+            fake.wait_for("holding")
+            connection.close()
+            fake.wait_for("gone")  # its connection was closed: an event, while it waits
+            fake.wait_until(lambda status: status["requests"] == 0)
+
     def test_a_held_stream_keeps_its_worker_from_idling(self):
         fake = self.fake("holds", idle="100ms")
         other = self.fake("clock", idle="100ms")

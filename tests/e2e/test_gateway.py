@@ -78,7 +78,7 @@ class GatewayTest(unittest.TestCase):
         with concurrent.futures.ThreadPoolExecutor(41) as threads:
             gate = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             path = str(pathlib.Path(self.torpord.folder) / "gate.sock")
-            holder = threads.submit(self.ask, "fair", few, CHAT, do="hold", gate=path)
+            holder = threads.submit(self.ask, "fair", few, CHAT, do="hold", gate=path, stream=True)
             self.wait(lambda: self.torpord.get("/api/models/fair")["requests"] == 1)
             asked = [threads.submit(self.ask, "fair", many) for _ in range(30)]
             self.wait(lambda: self.torpord.get("/api/models/fair")["waiting"] == 30)

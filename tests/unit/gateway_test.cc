@@ -1,3 +1,4 @@
+#include "daemon/gateway/limits.hh"
 #include "daemon/gateway/request_scan.hh"
 #include "daemon/gateway/response_parser.hh"
 #include "daemon/gateway/wires.hh"
@@ -21,11 +22,28 @@ TEST_CASE("the scanner finds model and stream at the top level only") {
 
 TEST_CASE("the scanner refuses what two parsers could read differently") {
     for (const char* wrong : {"", "[]", "{}", "{\"model\":1}", "{\"model\":\"a\",\"model\":\"b\"}", "{\"model\":\"a\"} x",
-                              "{\"model\":\"a\",\"stream\":\"yes\"}", "{\"model\":\"a\"", "{\"model\":\"\"}"}) {
+                              "{\"model\":\"a\",\"stream\":\"yes\"}",
+                              "{\"stream\":true,\"model\":\"a\",\"stream\":false}", "{\"model\":\"a\"", "{\"model\":\"\"}"}) {
         CAPTURE(wrong);
         std::string body = wrong;
         CHECK(!scan_request(body));
     }
+}
+
+TEST_CASE("the scanner refuses what nests deeper than engines can bear, and counts no brackets in texts") {
+    const auto nested = [](size_t depth, const std::string& inner) {
+        return R"({"model":"a","x":)" + std::string(depth - 1, '[') + inner + std::string(depth - 1, ']') + "}";
+    };
+    std::string good = nested(request_depth_max, R"("[[[\"[[")"), bad = nested(request_depth_max + 1, "1");
+    std::string wide = R"({"model":"a","x":[)", texts = R"({"model":"a","x":")" + std::string(10'000, '[') + "\"}";
+    for (int i = 0; i < 2000; ++i) wide += "{},";
+    wide += "1]}";
+    CHECK(scan_request(good));
+    CHECK(scan_request(wide));
+    CHECK(scan_request(texts));
+    const auto refused = scan_request(bad);
+    REQUIRE(!refused);
+    CHECK(refused.error().limit == "request_depth");
 }
 
 namespace {
@@ -62,8 +80,30 @@ TEST_CASE("an answer that is cut short, too long or no HTTP is an error") {
     CHECK(!more.feed("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nabc", out));
     ResponseParser bomb;
     CHECK(!bomb.feed("HTTP/1.1 200 OK\r\n" + std::string(100'000, 'x'), out));
+    const std::string begin = "HTTP/1.1 200 OK\r\n";
+    for (const char* lines : {"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", "Content-Encoding: gzip\r\n",
+                              "Transfer-Encoding: gzip, chunked\r\n", "Content-Length: 1\r\nContent-Length: 2\r\n"}) {
+        CAPTURE(lines);
+        ResponseParser unclear;
+        CHECK(!unclear.feed(begin + lines + "\r\n", out));
+    }
+    ResponseParser huge_chunk;
+    CHECK(!huge_chunk.feed(begin + "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n", out));
     ResponseParser garbage;
     CHECK(!garbage.feed("SSH-2.0-OpenSSH_9.2\r\n\r\n", out));
+}
+
+TEST_CASE("heads and trailers that come again and again have an end") {
+    std::string out, trailers = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+    ResponseParser patient;
+    bool went_on = true;
+    for (size_t bytes = 0; went_on && bytes < 2 * answer_head_bytes_max; bytes += 29) {
+        went_on = patient.feed("HTTP/1.1 100 Continue\r\n\r\n", out).has_value();
+    }
+    CHECK(!went_on);
+    while (trailers.size() < 2 * answer_head_bytes_max) trailers += "x: y\r\n";
+    ResponseParser talker;
+    CHECK(!talker.feed(trailers, out));
 }
 
 TEST_CASE("errors have the shape of the wire called") {

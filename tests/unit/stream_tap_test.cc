@@ -50,6 +50,19 @@ TEST_CASE("an event that is too long passes unread, and the stream goes on") {
     CHECK(tap.usage().input_tokens == 7);
 }
 
+TEST_CASE("a stream that is cut leaves no half of an event before the next") {
+    std::string out;
+    StreamTap cut(false);
+    cut.feed("data: 1\n\ndata: {\"tok", out);
+    cut.cut(out);
+    CHECK(out == "data: 1\n\n");
+    out.clear();
+    StreamTap long_cut(false);
+    long_cut.feed("data: " + std::string(event_bytes_max, 'x'), out);
+    long_cut.cut(out);
+    CHECK(out.ends_with("xxx\n\n"));
+}
+
 TEST_CASE("keep_alive is a number of seconds or a duration, and stream options are asked for once") {
     const auto keep = [](const char* value) {
         std::string body = std::string("{\"model\":\"m\",\"keep_alive\":") + value + "}";

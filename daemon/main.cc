@@ -95,9 +95,9 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     gpu::Pool pool(loop, {*folders, *launcher, gpu::find_criu(folders->data, folders->state / "criu-check"), &catalogue,
                          config->requests_per_model, config->queue});
     if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);
-    pool.end_orphans();
     pool.set_programs(config->programs);
     pool.set_models(config->models);
+    pool.adopt_workers((*store)->was_unclean());
 
     gateway::Gateway gateway(pool, config->gateway_limits, config->http_limits.client_stall,
                              folders->request_log());

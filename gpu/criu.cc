@@ -84,12 +84,12 @@ bool is_new_enough(const std::string& version) {
     return major > oldest_major || (major == oldest_major && minor >= oldest_minor);
 }
 
-// The line of criu's log that says what went wrong.
+// The line of criu's log that says what went wrong. Without CAP_SYS_RESOURCE it complains of its own limits, and goes on.
 std::string first_complaint(const std::filesystem::path& log) {
     std::istringstream lines(read_tail(log, 64 * 1024));
     for (std::string line; std::getline(lines, line);) {
         const size_t at = line.find("Error (");
-        if (at != std::string::npos) return line.substr(at);
+        if (at != std::string::npos && line.find("rlimit: ") == std::string::npos) return line.substr(at);
     }
     return {};
 }

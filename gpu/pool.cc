@@ -6,6 +6,7 @@
 #include "gpu/slot.hh"
 
 #include <algorithm>
+#include <cstdlib>
 #include <future>
 
 namespace torpor::gpu {
@@ -61,7 +62,7 @@ void Pool::set_models(const std::vector<Model>& models) {
         const auto found = known.find(slot->name);
         if (found == known.end()) continue;
         slot->snapshot = found->second;
-        const auto plan = plan_worker(slot->model, options_.folders, programs_);
+        const auto plan = plan_for_snapshot(*slot);
         const auto reason = !options_.criu.is_offered() ? std::optional(options_.criu.why_not)
                             : !plan                     ? std::optional(plan.error().message)
                                     : why_void(*slot->snapshot, plan->command_line, options_.criu.program);
@@ -86,23 +87,14 @@ void Pool::set_models(const std::vector<Model>& models) {
     }
 }
 
-void Pool::end_orphans() {
-    const auto all_running = options_.catalogue->running();
-    if (all_running.empty()) return;
-    const std::vector<pid_t> everybody = process_tree(1);
-    for (const Catalogue::Running& running : all_running) {
-        std::vector<pid_t> ours;
-        const bool leads = start_time_of(running.pid) == running.start_time && has_token(running.pid, running.token);
-        if (leads) ours = session_members(running.pid);
-        for (const pid_t pid : everybody) {  // what left its session still carries its token
-            if (has_token(pid, running.token) && std::ranges::find(ours, pid) == ours.end()) ours.push_back(pid);
-        }
-        if (!ours.empty()) {
-            log::info("{}: ending processes of an earlier torpord: {}", running.model, fmt::join(ours, ", "));
-            kill_and_wait(ours, orphan_end_time_max);
-        }
-        options_.catalogue->remove_running(running.model);
-    }
+std::filesystem::path Pool::image_beside(const Slot& slot) const {
+    return options_.folders.snapshots() / (slot.name + ".new");
+}
+
+Result<WorkerPlan> Pool::plan_for_snapshot(const Slot& slot) const {
+    Endpoint known;
+    known.port = std::atoi(fact_in(slot.snapshot->fingerprint, "port").c_str());
+    return plan_worker(slot.model, options_.folders, programs_, known);
 }
 
 Pool::SlotPtr Pool::look_up(std::string_view name_or_alias) const {
@@ -284,7 +276,7 @@ std::vector<Pool::SnapshotStatus> Pool::snapshots() {
             if (!slot->snapshot) continue;
             SnapshotStatus status{*slot->snapshot, options_.criu.why_not};
             if (options_.criu.is_offered()) {
-                const auto plan = plan_worker(slot->model, options_.folders, programs_);
+                const auto plan = plan_for_snapshot(*slot);
                 status.why_void = !plan ? plan.error().message
                                         : why_void(*slot->snapshot, plan->command_line, options_.criu.program).value_or("");
             }

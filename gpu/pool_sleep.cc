@@ -213,14 +213,14 @@ void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::fu
     slot->quiet_timer->start(quiet_before_image, [this, slot, dumped = std::move(dumped), finish] {
         if (!slot->worker) return finish();
         const pid_t pid = slot->worker->pid();
-        const fs::path beside = options_.folders.snapshots() / (slot->name + ".new");
+        const fs::path beside = image_beside(*slot);
         std::error_code code;
         fs::remove_all(beside, code);
         fs::create_directories(beside / "image", code);
         fs::permissions(beside, fs::perms::owner_all, code);
         fs::permissions(beside / "image", fs::perms::owner_all, code);
         const WorkerPlan& plan = slot->worker->plan();
-        const std::string fingerprint = fmt::format("pid {}\ntoken {}\n", pid, plan.token) +
+        const std::string fingerprint = fmt::format("pid {}\ntoken {}\nport {}\n", pid, plan.token, plan.endpoint.port) +
                                         take_fingerprint(pid, plan.command_line, options_.criu.program);
         auto call = CriuCall::dump(loop_, options_.criu, pid, beside / "image",
                                    [this, slot, fingerprint, dumped, finish](Result<void> result) {

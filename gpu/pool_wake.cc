@@ -10,18 +10,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
+#include <cstdlib>
 
 namespace torpor::gpu {
 
 namespace {
-
-// The fingerprint's first line, see make_image.
-pid_t pid_in(const std::string& fingerprint) {
-    pid_t pid = 0;
-    if (fingerprint.starts_with("pid ")) std::from_chars(fingerprint.data() + 4, fingerprint.data() + fingerprint.size(), pid);
-    return pid;
-}
 
 double ms_since(Clock::time_point start) {
     return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
@@ -69,7 +62,8 @@ void Pool::start_cold(const SlotPtr& slot) {
         slot->last_error.clear();  // of an earlier start: this one will have its own
     }
     const pid_t pid = slot->worker->pid();
-    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), plan->token});
+    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), plan->token, plan->endpoint,
+                                     command_text(plan->command_line)});
     log::info("{}: starting {} (pid {})", slot->name, plan->engine->name, pid);
     slot->worker->await_ready([this, slot, start = Clock::now()](Result<void> ready) {
         if (!ready) {
@@ -190,7 +184,7 @@ void Pool::check_alive(const SlotPtr& slot) {
 }
 
 void Pool::thaw(const SlotPtr& slot) {
-    auto plan = plan_worker(slot->model, options_.folders, programs_);
+    auto plan = plan_for_snapshot(*slot);
     if (!plan) {
         move(*slot, State::stopped);
         return start_cold(slot);  // fails with the same reason, said once
@@ -202,13 +196,27 @@ void Pool::thaw(const SlotPtr& slot) {
         return start_cold(slot);
     }
     move(*slot, State::resuming);
-    auto log = open_worker_log(plan->log);
+    thaw_when_free(slot, *plan, Clock::now());
+}
+
+// The processes come back with the numbers they had. Of one that has just ended its number is taken until its parent
+// has seen that, and the parent of a worker that was taken back is not torpord.
+void Pool::thaw_when_free(const SlotPtr& slot, const WorkerPlan& plan, Clock::time_point start) {
+    if (is_given_up(slot)) return thaw_given_up(slot);
+    const pid_t pid = std::atoi(fact_in(slot->snapshot->fingerprint, "pid").c_str());
+    const PidUse use = use_of(pid);
+    if (use == PidUse::taken || (use == PidUse::ended && Clock::now() - start > reap_time_max)) {
+        return start_cold_instead(slot, fmt::format("another process is number {} now", pid));
+    }
+    if (use == PidUse::ended) {
+        slot->quiet_timer->start(reap_check, [this, slot, plan, start] { thaw_when_free(slot, plan, start); });
+        return;
+    }
+    auto log = open_worker_log(plan.log);
     if (!log) return thaw_failed(slot, log.error());
-    if (!plan->endpoint.socket.empty()) ::unlink(plan->endpoint.socket.c_str());
-    const pid_t pid = pid_in(slot->snapshot->fingerprint);
-    const auto start = Clock::now();
-    auto call = CriuCall::restore(loop_, options_.criu, slot->snapshot->path / "image", log->get(), plan->log,
-                                  [this, slot, plan = *plan, pid, start](Result<void> restored) {
+    if (!plan.endpoint.socket.empty()) ::unlink(plan.endpoint.socket.c_str());
+    auto call = CriuCall::restore(loop_, options_.criu, slot->snapshot->path / "image", log->get(), plan.log,
+                                  [this, slot, plan, pid, start](Result<void> restored) {
                                       loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});
                                       if (restored && !is_given_up(slot)) return thawed(slot, plan, pid, start);
                                       end_half_made(loop_, pid);
@@ -223,10 +231,7 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock:
     const double criu_ms = ms_since(start);
     // Its environment is that of the process in the image, and so is its token.
     WorkerPlan its_plan = plan;
-    its_plan.token.clear();
-    if (const size_t at = slot->snapshot->fingerprint.find("\ntoken "); at != std::string::npos) {
-        its_plan.token = slot->snapshot->fingerprint.substr(at + 7, 32);
-    }
+    its_plan.token = fact_in(slot->snapshot->fingerprint, "token");
     auto worker = Worker::adopt(loop_, its_plan, pid, [this, slot](Ending ending) { worker_ended(slot, ending); });
     if (!worker) return thaw_failed(slot, worker.error());
     slot->worker = std::move(*worker);
@@ -237,7 +242,8 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock:
         ++slot->generation;
         slot->leases = 0;
     }
-    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), its_plan.token});
+    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), its_plan.token, its_plan.endpoint,
+                                     command_text(its_plan.command_line)});
     slot->worker->await_ready([this, slot, start, criu_ms](Result<void> ready) {
         if (!ready) {
             slot->worker->end(true);  // worker_ended goes on with a cold start
@@ -266,8 +272,15 @@ void Pool::thaw_given_up(const SlotPtr& slot) {
 
 // Whatever went wrong with an image, the request that asked is answered by a cold start.
 void Pool::thaw_failed(const SlotPtr& slot, const Error& error) {
+    // criu's clone3() with the number of another process, or of one of its threads: the image is as good as ever.
+    if (error.cause.find("File exists") != std::string::npos) return start_cold_instead(slot, error.cause);
     log::warning("{}: could not be thawed, starting cold and dropping the snapshot: {}", slot->name, error.text());
     drop_snapshot(slot);
+    start_cold(slot);
+}
+
+void Pool::start_cold_instead(const SlotPtr& slot, const std::string& why) {
+    log::info("{}: cannot be thawed this time, starting cold and keeping the snapshot: {}", slot->name, why);
     start_cold(slot);
 }
 

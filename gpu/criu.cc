@@ -165,7 +165,7 @@ Result<std::unique_ptr<CriuCall>> CriuCall::run(EventLoop& loop, SpawnOptions op
         const auto on_done = std::move(raw->on_done_);
         if (ending.is_success()) return on_done({});
         const std::string what = raw->timed_out_ ? "took too long and was ended" : ending.text();
-        on_done(Failure(Error{Kind::engine, "criu " + what, first_complaint(raw->criu_log_)}));
+        on_done(Failure(Error{ending.signal != 0 ? Kind::cancelled : Kind::engine, "criu " + what, first_complaint(raw->criu_log_)}));
     });
     if (!process) return Failure(process.error());
     call->process_ = std::move(*process);

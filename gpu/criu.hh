@@ -23,6 +23,7 @@ struct CriuTool {
 // `memory` until criu, the kernel, the user or the boot is another.
 CriuTool find_criu(const std::filesystem::path& data_folder, const std::filesystem::path& memory);
 
+// An error of the kind `cancelled`: criu was killed at work, and what it worked on cannot be trusted.
 using OnDone = std::function<void(Result<void>)>;
 
 // One dump or restore under way. Destroying it does not end it; loop thread only.

@@ -2,6 +2,7 @@
 
 #include "base/log.hh"
 #include "base/text.hh"
+#include "gpu/image_check.hh"
 #include "gpu/limits.hh"
 #include "gpu/slot.hh"
 
@@ -58,6 +59,7 @@ void Pool::set_models(const std::vector<Model>& models) {
     for (const SlotPtr& slot : fresh) {
         slot->idle_timer = std::make_unique<Timer>(loop_);
         slot->quiet_timer = std::make_unique<Timer>(loop_);
+        slot->dying_timer = std::make_unique<Timer>(loop_);
         slot->log_timer = std::make_unique<Timer>(loop_);
         const auto found = known.find(slot->name);
         if (found == known.end()) continue;
@@ -209,6 +211,7 @@ void Pool::forget_if_removed(const SlotPtr& slot) {
     fail_all(slot, Error{Kind::not_found, fmt::format("the model {} was removed", slot->name), {}});
     slot->idle_timer.reset();
     slot->quiet_timer.reset();
+    slot->dying_timer.reset();
     slot->log_timer.reset();
 }
 
@@ -287,6 +290,22 @@ std::vector<Pool::SnapshotStatus> Pool::snapshots() {
     return *all;
 }
 
+Result<Pool::SnapshotStatus> Pool::verify_snapshot(std::string_view model) {
+    {
+        std::lock_guard lock(mutex_);
+        if (!look_up(model)) return unknown_model(model);
+    }
+    for (SnapshotStatus& status : snapshots()) {
+        if (status.snapshot.model != model) continue;
+        for (const ImagePart part : {ImagePart::lists, ImagePart::pages}) {
+            if (!status.why_void.empty()) break;
+            status.why_void = why_damaged(status.snapshot.path / "image", status.snapshot.fingerprint, part).value_or("");
+        }
+        return std::move(status);
+    }
+    return fail(Kind::not_found, "{} has no snapshot", model);
+}
+
 void Pool::shut_down(std::function<void()> done) {
     std::vector<SlotPtr> slots;
     {
@@ -302,6 +321,7 @@ void Pool::shut_down(std::function<void()> done) {
             for (auto& [name, slot] : slots_) {
                 slot->idle_timer.reset();
                 slot->quiet_timer.reset();
+                slot->dying_timer.reset();
                 slot->log_timer.reset();
             }
         }

@@ -114,6 +114,10 @@ class Pool {
     };
     std::vector<SnapshotStatus> snapshots();
 
+    // Reads the whole image and compares its checksums: why it could not be thawed, or empty. Blocks as long as the
+    // disk takes; any thread but the loop's.
+    Result<SnapshotStatus> verify_snapshot(std::string_view model);
+
     // Any thread. Measures memory, which takes about a millisecond a running worker.
     Result<ModelStatus> status(std::string_view model);
     std::vector<ModelStatus> statuses();
@@ -142,6 +146,7 @@ class Pool {
     Result<WorkerPlan> plan_for_snapshot(const Slot& slot) const;
 
     // pool_adopt.cc
+    void remove_leftovers();
     Result<void> adopt(const Catalogue::Running& row, const std::vector<pid_t>& pids);
 
     // pool_acquire.cc
@@ -156,14 +161,16 @@ class Pool {
     void start_cold(const SlotPtr& slot);
     void thaw(const SlotPtr& slot);
     void thaw_when_free(const SlotPtr& slot, const WorkerPlan& plan, std::chrono::steady_clock::time_point start);
+    void check_pages(const SlotPtr& slot);
     void start_cold_instead(const SlotPtr& slot, const std::string& why);
-    void thaw_failed(const SlotPtr& slot, const Error& error);
+    void thaw_failed(const SlotPtr& slot, Error error);
     void thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, std::chrono::steady_clock::time_point start);
     bool is_given_up(const SlotPtr& slot) const;
     void thaw_given_up(const SlotPtr& slot);
     void became_ready(const SlotPtr& slot, Wake wake);
     void start_failed(const SlotPtr& slot, Error error);
     void worker_ended(const SlotPtr& slot, Ending ending);
+    void unhold(const SlotPtr& slot);
     void check_alive(const SlotPtr& slot);
 
     // pool_sleep.cc

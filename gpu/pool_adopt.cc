@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <set>
 
 namespace torpor::gpu {
 
@@ -54,11 +55,22 @@ void Pool::adopt_workers(bool after_crash) {
             options_.catalogue->remove_running(row.model);
         }
     }
+    remove_leftovers();
     // A thaw may have come to its end without a row of it.
     for (const Snapshot& snapshot : options_.catalogue->snapshots()) {
         if (auto found = carriers.find(fact_in(snapshot.fingerprint, "token")); found != carriers.end()) {
             end_all(snapshot.model, "nothing is known of their thaw", std::move(found->second));
         }
+    }
+}
+
+// Images that were never finished, or never written down.
+void Pool::remove_leftovers() {
+    std::set<std::filesystem::path> known;
+    for (const Snapshot& snapshot : options_.catalogue->snapshots()) known.insert(snapshot.path);
+    std::error_code code, ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(options_.folders.snapshots(), code)) {
+        if (!known.contains(entry.path())) std::filesystem::remove_all(entry.path(), ignored);
     }
 }
 

@@ -1,6 +1,7 @@
 // How a worker comes to life: cold, or from its image. Loop thread.
 #include "base/log.hh"
 #include "base/text.hh"
+#include "gpu/image_check.hh"
 #include "gpu/limits.hh"
 #include "gpu/pool.hh"
 #include "gpu/slot.hh"
@@ -15,6 +16,10 @@
 namespace torpor::gpu {
 
 namespace {
+
+Error damaged(const std::string& how) {
+    return {Kind::internal, "its image is damaged: " + how};
+}
 
 double ms_since(Clock::time_point start) {
     return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
@@ -131,8 +136,10 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
     const std::string words = slot->worker->last_words();
     rotate_worker_log(slot->worker->plan().log);
     slot->idle_timer->cancel();
+    slot->dying_timer->cancel();
     give_up_quiet(slot);
     slot->log_timer->cancel();
+    if (state != State::resuming) slot->page_check.reset();
     options_.catalogue->remove_running(slot->name);
     // The worker's own callback is on the stack: let it go after this.
     loop_.post([gone = std::shared_ptr<Worker>(std::move(slot->worker))] {});
@@ -167,20 +174,27 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
 
 // A request found the process unreachable before we were told that it ended.
 void Pool::check_alive(const SlotPtr& slot) {
-    if (!slot->worker || slot->is_imaging || slot->quiet_timer->is_active()) return;
+    if (!slot->worker) return;
     {
         std::lock_guard lock(mutex_);
-        slot->held = true;
+        if (std::exchange(slot->held, true)) return;  // whoever holds it looks, too
     }
     // A dying process closes its sockets before it can be reaped; give its ending time to reach us.
-    slot->quiet_timer->start(dying_time_max, [this, slot] {
-        {
-            std::lock_guard lock(mutex_);
-            slot->held = slot->order != Order::none;
-        }
-        advance(slot);
+    slot->dying_timer->start(dying_time_max, [this, slot] {
+        unhold(slot);
         care(slot);
     });
+}
+
+// New requests are served again, but not by a process that has ended: its end is about to be told.
+void Pool::unhold(const SlotPtr& slot) {
+    const bool is_alive = slot->worker && use_of(slot->worker->pid()) == PidUse::taken;
+    {
+        std::lock_guard lock(mutex_);
+        slot->held = slot->order != Order::none || !is_alive;
+        if (slot->worker) slot->connections = slot->worker->connections();
+    }
+    advance(slot);
 }
 
 void Pool::thaw(const SlotPtr& slot) {
@@ -212,10 +226,13 @@ void Pool::thaw_when_free(const SlotPtr& slot, const WorkerPlan& plan, Clock::ti
         slot->quiet_timer->start(reap_check, [this, slot, plan, start] { thaw_when_free(slot, plan, start); });
         return;
     }
+    const auto image = slot->snapshot->path / "image";
+    if (auto damage = why_damaged(image, slot->snapshot->fingerprint, ImagePart::lists)) return thaw_failed(slot, damaged(*damage));
     auto log = open_worker_log(plan.log);
     if (!log) return thaw_failed(slot, log.error());
+    check_pages(slot);
     if (!plan.endpoint.socket.empty()) ::unlink(plan.endpoint.socket.c_str());
-    auto call = CriuCall::restore(loop_, options_.criu, slot->snapshot->path / "image", log->get(), plan.log,
+    auto call = CriuCall::restore(loop_, options_.criu, image, log->get(), plan.log,
                                   [this, slot, plan, pid, start](Result<void> restored) {
                                       loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});
                                       if (restored && !is_given_up(slot)) return thawed(slot, plan, pid, start);
@@ -225,6 +242,22 @@ void Pool::thaw_when_free(const SlotPtr& slot, const WorkerPlan& plan, Clock::ti
                                   });
     if (!call) return thaw_failed(slot, call.error());
     slot->criu = std::move(*call);
+}
+
+// CRIU reads the same pages at the same time. Nobody is served before both are done.
+void Pool::check_pages(const SlotPtr& slot) {
+    auto check = slot->page_check = std::make_shared<PageCheck>();
+    loop_.run_aside(
+        [check, image = slot->snapshot->path / "image", fingerprint = slot->snapshot->fingerprint] {
+            check->damage = why_damaged(image, fingerprint, ImagePart::pages);
+        },
+        [slot, check] {
+            check->is_done = true;
+            if (slot->page_check != check) return;  // of a thaw that is over
+            if (check->damage && slot->criu) return slot->criu->kill();
+            if (check->damage && slot->worker) return slot->worker->end(true);
+            if (const auto then = std::move(check->then)) then();
+        });
 }
 
 void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock::time_point start) {
@@ -249,13 +282,19 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock:
             slot->worker->end(true);  // worker_ended goes on with a cold start
             return;
         }
-        {
-            std::lock_guard lock(mutex_);
-            ++slot->thaws;
-        }
-        options_.catalogue->note_start(slot->name, true);
-        log::info("{}: thawed (pid {}) in {:.1f} ms, criu {:.1f} ms", slot->name, slot->worker->pid(), ms_since(start), criu_ms);
-        became_ready(slot, Wake::thawed);
+        const auto serve = [this, slot, start, criu_ms] {
+            slot->page_check.reset();
+            if (is_given_up(slot)) return;  // its end is under way
+            {
+                std::lock_guard lock(mutex_);
+                ++slot->thaws;
+            }
+            options_.catalogue->note_start(slot->name, true);
+            log::info("{}: thawed (pid {}) in {:.1f} ms, criu {:.1f} ms", slot->name, slot->worker->pid(), ms_since(start), criu_ms);
+            became_ready(slot, Wake::thawed);
+        };
+        if (slot->page_check->is_done) return serve();
+        slot->page_check->then = serve;
     });
 }
 
@@ -266,12 +305,14 @@ bool Pool::is_given_up(const SlotPtr& slot) const {
 
 // Told to end while CRIU was at work. The image is still good.
 void Pool::thaw_given_up(const SlotPtr& slot) {
+    slot->page_check.reset();
     move(*slot, slot->snapshot ? State::asleep : State::stopped);
     finish_order(slot, {});
 }
 
 // Whatever went wrong with an image, the request that asked is answered by a cold start.
-void Pool::thaw_failed(const SlotPtr& slot, const Error& error) {
+void Pool::thaw_failed(const SlotPtr& slot, Error error) {
+    if (const auto check = std::exchange(slot->page_check, nullptr); check && check->damage) error = damaged(*check->damage);
     // criu's clone3() with the number of another process, or of one of its threads: the image is as good as ever.
     if (error.cause.find("File exists") != std::string::npos) return start_cold_instead(slot, error.cause);
     log::warning("{}: could not be thawed, starting cold and dropping the snapshot: {}", slot->name, error.text());
@@ -280,6 +321,7 @@ void Pool::thaw_failed(const SlotPtr& slot, const Error& error) {
 }
 
 void Pool::start_cold_instead(const SlotPtr& slot, const std::string& why) {
+    slot->page_check.reset();
     log::info("{}: cannot be thawed this time, starting cold and keeping the snapshot: {}", slot->name, why);
     start_cold(slot);
 }

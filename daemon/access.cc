@@ -18,12 +18,13 @@ bool is_loopback_origin(std::string_view origin) {
     return false;
 }
 
-Result<Principal> check_access(const http::Request& request, http::Door door, const Route& route, store::Keys& keys) {
+Result<Principal> check_access(const http::Request& request, const http::Connection& connection, const Route& route,
+                               store::Keys& keys, FailedKeys& failed_keys) {
     // A page of a foreign site may make a browser call us, and with a rebound name even read the answer.
     if (request.has_header("Origin") && !is_loopback_origin(request.get_header_value("Origin"))) {
         return fail(Kind::refused, "requests from other web sites are refused (Origin)");
     }
-    if (door == http::Door::socket) return Principal{"owner", Scope::owner, {}};
+    if (connection.door == http::Door::socket) return Principal{"owner", Scope::owner, {}};
     if (!is_loopback_host(request.get_header_value("Host"))) {
         return fail(Kind::refused, "the Host header must name 127.0.0.1 or localhost");
     }
@@ -37,7 +38,7 @@ Result<Principal> check_access(const http::Request& request, http::Door door, co
                                         "Authorization: Bearer KEY or x-api-key: KEY");
     }
     const auto found = keys.find(key);
-    if (!found) return fail(Kind::unauthorized, "this key is not known; torpor key ls lists the keys there are");
+    if (!found) return Failure(failed_keys.refuse(connection.stream.peer_address(), route.pattern));
     if (!allows(found->scope, route.scope)) {
         if (route.scope == Scope::owner) {
             return fail(Kind::refused, "this is for the machine's owner alone, through torpor.sock; no key can do it");

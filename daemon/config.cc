@@ -2,13 +2,8 @@
 
 #include "base/fd.hh"
 #include "base/text.hh"
-#include "base/toml_text.hh"
+#include "base/toml.hh"
 #include "gpu/limits.hh"
-
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
-#include <toml++/toml.h>
-
 
 #include <algorithm>
 #include <charconv>
@@ -154,15 +149,11 @@ Result<void> take_table(Config& config, std::string_view table, const toml::tabl
 
 }  // namespace
 
-Result<Config> parse_config(std::string_view text, const std::string& file) try {
-    if (auto checked = check_toml_text(text, file); !checked) return Failure(checked.error());
-    const toml::parse_result parsed = toml::parse(text, file);
-    if (!parsed) {
-        const toml::parse_error& error = parsed.error();
-        return fail(Kind::invalid, "{}:{}: {}", file, error.source().begin.line, error.description());
-    }
+Result<Config> parse_config(std::string_view text, const std::string& file) {
+    const auto parsed = parse_toml(text, file);
+    if (!parsed) return Failure(parsed.error());
     Config config;
-    for (const auto& [name, node] : parsed.table()) {
+    for (const auto& [name, node] : *parsed) {
         const auto tables = names_in("");
         if (!node.is_table() || std::ranges::find(tables, std::string(name.str())) == tables.end()) {
             return at(file, node, "[{}] is not a table of config.toml{}", name.str(), did_you_mean(name.str(), tables));
@@ -170,8 +161,6 @@ Result<Config> parse_config(std::string_view text, const std::string& file) try 
         if (auto taken = take_table(config, name.str(), *node.as_table(), file); !taken) return Failure(taken.error());
     }
     return config;
-} catch (const TomlMistake&) {
-    return fail(Kind::invalid, "{}: this is not TOML", file);
 }
 
 std::vector<std::string> config_keys() {
@@ -180,18 +169,43 @@ std::vector<std::string> config_keys() {
     return names;
 }
 
-Result<void> check_names(const std::vector<gpu::Model>& models) {
-    std::map<std::string, std::string> owners;
+namespace {
+
+// By model: what is wrong with its aliases. Names come before aliases, and the first of two with the same alias has it.
+std::map<std::string, std::string> alias_mistakes(const std::vector<gpu::Model>& models) {
+    std::map<std::string, std::string> owners, mistakes;
     for (const gpu::Model& model : models) owners[model.name] = model.name;
     for (const gpu::Model& model : models) {
         for (const std::string& alias : model.aliases) {
             const auto [owner, is_new] = owners.emplace(alias, model.name);
-            if (!is_new) {
-                return fail(Kind::conflict, "the alias {} of {} is taken by {}", alias, model.name, owner->second);
-            }
+            if (!is_new) mistakes[model.name] = fmt::format("the alias {} of {} is taken by {}", alias, model.name, owner->second);
         }
     }
-    return {};
+    return mistakes;
+}
+
+void load_models(const Folders& folders, const std::vector<fs::path>& files, Config& config) {
+    for (const fs::path& file : files) {
+        auto text = read_file(file, gpu::model_file_bytes_max);
+        auto model = text ? gpu::parse_model(file.stem().string(), *text, file, &config.notes) : Failure(text.error());
+        if (model) {
+            config.models.push_back(std::move(*model));
+        } else {
+            config.mistakes.push_back(model.error().text());
+        }
+    }
+    for (const auto& [name, mistake] : alias_mistakes(config.models)) {
+        config.mistakes.push_back(fmt::format("{}: {}", (folders.models() / (name + ".toml")).string(), mistake));
+        std::erase_if(config.models, [&, wrong = name](const gpu::Model& model) { return model.name == wrong; });
+    }
+}
+
+}  // namespace
+
+Result<void> check_names(const std::vector<gpu::Model>& models) {
+    const auto mistakes = alias_mistakes(models);
+    if (mistakes.empty()) return {};
+    return fail(Kind::conflict, "{}", mistakes.begin()->second);
 }
 
 Result<Config> load_config(const Folders& folders) {
@@ -206,14 +220,7 @@ Result<Config> load_config(const Folders& folders) {
     }
     std::ranges::sort(files);
     if (files.size() > gpu::models_max) return fail(Kind::too_large, "more than {} models", gpu::models_max);
-    for (const fs::path& file : files) {
-        auto model_text = read_file(file, gpu::model_file_bytes_max);
-        if (!model_text) return Failure(model_text.error());
-        auto model = gpu::parse_model(file.stem().string(), *model_text, file, &config->notes);
-        if (!model) return Failure(model.error());
-        config->models.push_back(std::move(*model));
-    }
-    if (auto checked = check_names(config->models); !checked) return Failure(checked.error());
+    load_models(folders, files, *config);
     return config;
 }
 

@@ -25,10 +25,12 @@ struct Config {
     log::Level log_level = log::Level::info;
     gpu::EnginePrograms programs;
     std::vector<gpu::Model> models;
-    std::vector<std::string> notes;  // for the log: keys without effect
+    std::vector<std::string> notes;     // for the log: keys without effect
+    std::vector<std::string> mistakes;  // of model files, each with file and line; such a model is not in `models`
 };
 
-// Reads both. Any error names file and line, and nothing is taken from a configuration with an error in it.
+// Reads both. An error of config.toml names file and line. A model's file stands by itself: what is wrong with one is in
+// `mistakes`, and whoever calls decides what becomes of the others.
 Result<Config> load_config(const Folders& folders);
 
 // config.toml alone; `file` is for messages.

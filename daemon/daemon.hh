@@ -5,6 +5,7 @@
 #include "base/folders.hh"
 #include "base/http/server.hh"
 #include "daemon/config.hh"
+#include "daemon/failed_keys.hh"
 #include "gpu/pool.hh"
 #include "store/keys.hh"
 #include "store/store.hh"
@@ -31,9 +32,11 @@ struct Daemon {
     http::Limits http_limits;  // constant
     std::string tcp_state;  // "127.0.0.1:7117", or why there is none; constant once serving
 
+    FailedKeys failed_keys;  // at the TCP door
+
     std::mutex config_mutex;
     Config config;            // guarded by config_mutex; the last good one
-    std::string config_error; // guarded by config_mutex; of the last reload, empty when it was good
+    std::string config_error; // guarded by config_mutex; of the start or the last reload, empty when it was good
 
     std::atomic<bool> is_stopping{false};
     std::function<void()> begin_stop;  // any thread

@@ -1,7 +1,6 @@
 #include "daemon/dispatch.hh"
 
 #include "base/limits.hh"
-#include "base/log.hh"
 #include "daemon/access.hh"
 #include "daemon/answers.hh"
 #include "daemon/gateway/gateway.hh"
@@ -21,7 +20,7 @@ struct Admitted {
 thread_local Admitted admitted;
 
 void answer(Daemon& daemon, const http::Request& request, http::Response& response, const Error& error) {
-    daemon.gateway.record_limit(error.limit);
+    daemon.gateway.record_refusal(request.path, error);
     if (request.path.starts_with("/v1/")) return gateway::answer_error(request, response, error);
     answer_error(response, error);
 }
@@ -31,17 +30,14 @@ Result<void> admit(Daemon& daemon, const http::Request& request) {
     RouteMatch match = match_route(routes(), request.method, request.path);
     if (match.route == nullptr) {
         // Strangers learn nothing about which paths there are.
-        static constexpr Route nowhere{Method::get, "/", Scope::models, Lasts::briefly, nullptr};
-        auto access = check_access(request, http::current_connection()->door, nowhere, daemon.keys);
+        static constexpr Route nowhere{Method::get, "a path that is not there", Scope::models, Lasts::briefly, nullptr};
+        auto access = check_access(request, *http::current_connection(), nowhere, daemon.keys, daemon.failed_keys);
         if (!access) return Failure(access.error());
         if (match.other_method) return fail(Kind::invalid, "{} is not for {}", request.path, request.method);
         return fail(Kind::not_found, "there is nothing at {}", request.path.substr(0, request_path_bytes_max));
     }
-    auto access = check_access(request, http::current_connection()->door, *match.route, daemon.keys);
-    if (!access) {
-        if (access.error().kind == Kind::unauthorized) log::warning("a request without a known key was refused");
-        return Failure(access.error());
-    }
+    auto access = check_access(request, *http::current_connection(), *match.route, daemon.keys, daemon.failed_keys);
+    if (!access) return Failure(access.error());
     if (daemon.is_stopping) return fail(Kind::unavailable, "torpord is shutting down");
     admitted.route = match.route;
     admitted.parameters = std::move(match.parameters);

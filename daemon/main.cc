@@ -81,10 +81,12 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     auto config = load_config(*folders);
     if (!config) {
         // A daemon that does not start is worse than one without its models: say it and go on.
-        config_error = config.error().text();
-        log::error("{}", config_error);
+        config_error = config.error().text() + " (the defaults are in use, and no model is served)";
         config = Config();
+    } else if (!config->mistakes.empty()) {
+        config_error = fmt::format("{} (the other models are served)", fmt::join(config->mistakes, "; "));
     }
+    if (!config_error.empty()) log::error("{}", config_error);
     log::set_level(config->log_level);  // not opened again: the check of the database may be writing to it
     for (const std::string& note : config->notes) log::warning("{}", note);
 
@@ -103,7 +105,7 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
                              folders->request_log());
     if (auto started = gateway.start(); !started) return started;
     Daemon daemon{.folders = *folders, .loop = loop, .store = **store, .keys = **keys, .pool = pool, .gateway = gateway,
-                  .http_limits = config->http_limits, .tcp_state = {},
+                  .http_limits = config->http_limits, .tcp_state = {}, .failed_keys = {},
                   .config_mutex = {}, .config = std::move(*config), .config_error = config_error, .begin_stop = {}};
     daemon.started_at_ms = store::now_ms();
     http::Server server(make_hooks(daemon), daemon.http_limits);

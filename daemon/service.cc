@@ -166,11 +166,13 @@ void Service::plan_watchdog() {
 }
 
 Result<size_t> Daemon::reload() {
+    // Unlike at the start there is something good to keep: with any mistake all stays as it was.
     auto fresh = load_config(folders);
+    if (fresh && !fresh->mistakes.empty()) fresh = fail(Kind::invalid, "{}", fmt::join(fresh->mistakes, "; "));
     if (!fresh) {
         log::error("the configuration was not taken: {}", fresh.error().text());
         std::lock_guard lock(config_mutex);
-        config_error = fresh.error().text();
+        config_error = fresh.error().text() + " (nothing was taken; what was read before is in use)";
         return Failure(fresh.error());
     }
     for (const std::string& note : fresh->notes) log::warning("{}", note);

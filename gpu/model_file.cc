@@ -2,13 +2,9 @@
 
 #include "base/json.hh"
 #include "base/text.hh"
-#include "base/toml_text.hh"
+#include "base/toml.hh"
 #include "gpu/engine.hh"
 #include "gpu/limits.hh"
-
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
-#include <toml++/toml.h>
 
 #include <algorithm>
 #include <array>
@@ -97,17 +93,13 @@ void read_snapshot(Reader& reader, const toml::table& table, Model& model) {
 }  // namespace
 
 Result<Model> parse_model(std::string_view name, std::string_view text, const std::string& file,
-                          std::vector<std::string>* notes) try {
+                          std::vector<std::string>* notes) {
     if (text.size() > model_file_bytes_max) {
         return fail(Kind::too_large, "{} is larger than {} bytes", file, model_file_bytes_max);
     }
-    if (auto checked = check_toml_text(text, file); !checked) return Failure(checked.error());
-    const toml::parse_result parsed = toml::parse(text, file);
-    if (!parsed) {
-        const toml::parse_error& error = parsed.error();
-        return fail(Kind::invalid, "{}:{}: {}", file, error.source().begin.line, error.description());
-    }
-    const toml::table& table = parsed.table();
+    const auto parsed = parse_toml(text, file);
+    if (!parsed) return Failure(parsed.error());
+    const toml::table& table = *parsed;
     Reader reader(table, file);
     for (const auto& [key, node] : table) {
         const std::string found(key.str());
@@ -135,8 +127,6 @@ Result<Model> parse_model(std::string_view name, std::string_view text, const st
         return fail(Kind::invalid, "{}: {}", file, checked.error().message);
     }
     return model;
-} catch (const TomlMistake&) {
-    return fail(Kind::invalid, "{}: this is not TOML", file);
 }
 
 const std::vector<std::string>& model_keys() {

@@ -108,20 +108,28 @@ Pool::SlotPtr Pool::look_up(std::string_view name_or_alias) const {
     return found == slots_.end() || found->second->removed ? nullptr : found->second;
 }
 
-Failure Pool::unknown_model(std::string_view name) const {
-    std::vector<std::string> names;
+Failure Pool::unknown_model(std::string_view name, const std::vector<std::string>& known_to_asker) const {
+    const auto is_known = [&](const std::string& model) {
+        return known_to_asker.empty() || std::ranges::find(known_to_asker, model) != known_to_asker.end();
+    };
+    std::vector<std::string> models, names;  // names: aliases, too
     for (const auto& [known, slot] : slots_) {
-        if (!slot->removed) names.push_back(known);
+        if (!slot->removed && is_known(known)) models.push_back(known);
     }
-    for (const auto& [alias, known] : aliases_) names.push_back(alias);
+    names = models;
+    for (const auto& [alias, model] : aliases_) {
+        if (is_known(model)) names.push_back(alias);
+    }
     const std::string shown(name.substr(0, 128));
-    if (names.empty()) return fail(Kind::not_found, "there is no model '{}', nor any other; see torpor model add --help", shown);
-    if (const std::string near = nearest(shown, names); !near.empty()) {
-        return fail(Kind::not_found, "there is no model '{}'; did you mean {}?", shown, near);
-    }
-    constexpr size_t names_shown = 5;
-    if (names.size() > names_shown) names.resize(names_shown);
-    return fail(Kind::not_found, "there is no model '{}'; there are {}", shown, fmt::join(names, ", "));
+    if (models.empty()) return fail(Kind::not_found, "there is no model '{}', nor any other; see torpor model add --help", shown);
+    constexpr size_t models_shown = 10;
+    const size_t more = models.size() - std::min(models.size(), models_shown);
+    models.resize(models.size() - more);
+    const std::string near = nearest(shown, names);
+    std::string list = fmt::format("{} {} {}", near.empty() ? "; there" : fmt::format("; did you mean {}? There", near),
+                                   models.size() + more == 1 ? "is" : "are", fmt::join(models, ", "));
+    if (more > 0) list += fmt::format(" and {} more", more);
+    return fail(Kind::not_found, "there is no model '{}'{}", shown, list);
 }
 
 void Pool::move(Slot& slot, State to) {
@@ -185,10 +193,10 @@ std::vector<ModelStatus> Pool::statuses() {
     return all;
 }
 
-Result<Model> Pool::find(std::string_view name_or_alias) const {
+Result<Model> Pool::find(std::string_view name_or_alias, const std::vector<std::string>& known_to_asker) const {
     std::lock_guard lock(mutex_);
     const SlotPtr slot = look_up(name_or_alias);
-    if (!slot) return unknown_model(name_or_alias);
+    if (!slot) return unknown_model(name_or_alias, known_to_asker);
     return slot->model;
 }
 

@@ -122,8 +122,9 @@ class Pool {
     Result<ModelStatus> status(std::string_view model);
     std::vector<ModelStatus> statuses();
 
-    // Any thread, cheap. The model behind a name or an alias.
-    Result<Model> find(std::string_view name_or_alias) const;
+    // Any thread, cheap. The model behind a name or an alias. `not_found` names the models that there are; of those
+    // only the ones in `known_to_asker` (own names), unless that is empty.
+    Result<Model> find(std::string_view name_or_alias, const std::vector<std::string>& known_to_asker = {}) const;
     std::vector<Model> models() const;
     const CriuTool& criu() const { return options_.criu; }
 
@@ -136,7 +137,7 @@ class Pool {
 
     // pool.cc
     SlotPtr look_up(std::string_view name_or_alias) const;  // mutex_ held
-    Failure unknown_model(std::string_view name) const;     // mutex_ held
+    Failure unknown_model(std::string_view name, const std::vector<std::string>& known_to_asker = {}) const;  // mutex_ held
     ModelStatus status_of(const Slot& slot) const;          // mutex_ held
     void move(Slot& slot, State to);
     void forget_if_removed(const SlotPtr& slot);

@@ -2,10 +2,12 @@
 
 #include "base/limits.hh"
 
+#include <arpa/inet.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -133,7 +135,19 @@ ssize_t SocketStream::send_some(std::string_view bytes) {
     }
 }
 
-// The address is of no use to anybody here: TCP is loopback only, and a socket's peer is its owner.
+std::string SocketStream::peer_address() const {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    if (::getpeername(socket_.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) return {};
+    const void* bytes = nullptr;
+    if (address.ss_family == AF_INET) bytes = &reinterpret_cast<const sockaddr_in*>(&address)->sin_addr;
+    if (address.ss_family == AF_INET6) bytes = &reinterpret_cast<const sockaddr_in6*>(&address)->sin6_addr;
+    std::array<char, INET6_ADDRSTRLEN> text{};
+    if (bytes == nullptr || ::inet_ntop(address.ss_family, bytes, text.data(), text.size()) == nullptr) return {};
+    return text.data();
+}
+
+// Asked with every request, and of no use to most: see peer_address().
 void SocketStream::get_remote_ip_and_port(std::string& ip, int& port) const {
     ip.clear();
     port = 0;

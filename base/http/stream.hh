@@ -50,6 +50,8 @@ class SocketStream final : public httplib::Stream {
     bool wait_writable() const override;
     ssize_t read(char* ptr, size_t size) override;
     ssize_t write(const char* ptr, size_t size) override;
+    // The peer's address without its port, "127.0.0.1" or "::1"; empty on a Unix socket. Asks the system.
+    std::string peer_address() const;
     void get_remote_ip_and_port(std::string& ip, int& port) const override;
     void get_local_ip_and_port(std::string& ip, int& port) const override;
     socket_t socket() const override { return socket_.get(); }

@@ -38,6 +38,9 @@ Result<void> print_list(Context& context, const Result<Answer>& answer, std::str
     } else {
         print(list);
     }
+    if (const auto error = Answer::text(answer->root(), "config_error"); !error.empty()) {
+        std::fputs(fmt::format("not all of the configuration is in use: {}\n", error).c_str(), stderr);
+    }
     return {};
 }
 

@@ -51,7 +51,12 @@ void list_models(Call& call, http::Response& response) {
     JsonWriter json;
     json.begin_object().key("models").begin_array();
     for (const gpu::ModelStatus& status : call.daemon.pool.statuses()) json.raw(describe(status));
-    json.end_array().end_object();
+    json.end_array();
+    {
+        std::lock_guard lock(call.daemon.config_mutex);
+        json.member("config_error", call.daemon.config_error);
+    }
+    json.end_object();
     answer_json(response, 200, json.take());
 }
 
@@ -104,6 +109,10 @@ Result<Addition> read_addition(const std::string& text) {
     return addition;
 }
 
+std::filesystem::path file_of(const Daemon& daemon, const std::string& model) {
+    return daemon.folders.models() / (model + ".toml");
+}
+
 // Refuses a name or alias that another model has.
 Result<void> check_free(const Daemon& daemon, const Addition& addition) {
     auto models = daemon.pool.models();
@@ -113,10 +122,22 @@ Result<void> check_free(const Daemon& daemon, const Addition& addition) {
             return fail(Kind::conflict, "there is a model {} already; add --replace, or take another name", addition.model.name);
         }
         models.erase(same);
+    } else if (!addition.replace && std::filesystem::exists(file_of(daemon, addition.model.name))) {
+        return fail(Kind::conflict, "{} is there already, though it was not taken; torpor doctor says why. Mend it, or add --replace",
+                    file_of(daemon, addition.model.name).string());
     }
     models.push_back(addition.model);
     if (models.size() > gpu::models_max) return fail(Kind::too_large, "more than {} models", gpu::models_max);
     return check_names(models);
+}
+
+// Reloads after a change of the files; a mistake in another one stands in the way, and is said.
+Result<void> take_change(Daemon& daemon, const std::string& change) {
+    auto reloaded = daemon.reload();
+    if (reloaded) return {};
+    Error error = reloaded.error();
+    error.message = fmt::format("{}, but nothing is taken until this is mended: {}", change, error.message);
+    return Failure(error);
 }
 
 }  // namespace
@@ -125,11 +146,11 @@ void add_model(Call& call, http::Response& response) {
     auto addition = read_addition(call.body.text);
     if (!addition) return answer_error(response, addition.error());
     if (auto free = check_free(call.daemon, *addition); !free) return answer_error(response, free.error());
-    const auto file = call.daemon.folders.models() / (addition->model.name + ".toml");
+    const auto file = file_of(call.daemon, addition->model.name);
     if (auto written = write_file_atomically(file, gpu::write_model(addition->model), 0600); !written) {
         return answer_error(response, written.error());
     }
-    if (auto reloaded = call.daemon.reload(); !reloaded) return answer_error(response, reloaded.error());
+    if (auto taken = take_change(call.daemon, file.string() + " is written"); !taken) return answer_error(response, taken.error());
     auto status = call.daemon.pool.status(addition->model.name);
     if (!status) return answer_error(response, status.error());
     answer_json(response, 201, describe(*status));
@@ -137,13 +158,15 @@ void add_model(Call& call, http::Response& response) {
 
 void remove_model(Call& call, http::Response& response) {
     auto model = call.daemon.pool.find(call.parameters[0]);
-    if (!model) return answer_error(response, model.error());
-    if (model->name != call.parameters[0]) {
+    const bool has_file = is_plain_name(call.parameters[0]) && std::filesystem::exists(file_of(call.daemon, call.parameters[0]));
+    if (!model && !has_file) return answer_error(response, model.error());  // one whose file was not taken can go, too
+    if (model && model->name != call.parameters[0]) {
         return answer_error(response, {Kind::invalid, fmt::format("{} is an alias of {}; remove that", call.parameters[0], model->name), {}});
     }
+    const auto file = file_of(call.daemon, call.parameters[0]);
     std::error_code code;
-    std::filesystem::remove(call.daemon.folders.models() / (model->name + ".toml"), code);
-    if (auto reloaded = call.daemon.reload(); !reloaded) return answer_error(response, reloaded.error());
+    std::filesystem::remove(file, code);
+    if (auto taken = take_change(call.daemon, file.string() + " is removed"); !taken) return answer_error(response, taken.error());
     answer_json(response, 200, "{\"ok\":true}");
 }
 

@@ -81,7 +81,7 @@ void doctor(Call& call, http::Response& response) {
         std::lock_guard lock(daemon.config_mutex);
         checks.add("config", daemon.config_error.empty(),
                    daemon.config_error.empty() ? fmt::format("no mistakes; models: {}", daemon.config.models.size())
-                                               : daemon.config_error + " (the last good configuration is in use)");
+                                               : daemon.config_error);
     }
     gpu::Model any;
     const auto* engine = gpu::find_engine("llama-server");

@@ -45,6 +45,14 @@ bool may_use(const Principal& principal, const gpu::Model& model) {
     return std::ranges::find(principal.limits->models, model.name) != principal.limits->models.end();
 }
 
+// The model behind this name, if this caller may use it.
+Result<gpu::Model> find_model(const Call& call, const std::string& name) {
+    static const std::vector<std::string> all;
+    auto model = call.daemon.pool.find(name, call.principal.limits ? call.principal.limits->models : all);
+    if (!model || may_use(call.principal, *model)) return model;
+    return fail(Kind::refused, "the key {} may not use {}", call.principal.name, model->name);
+}
+
 std::string head_for_engine(const http::Request& request, size_t body_bytes) {
     return fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{}\r\n", request.path, body_bytes,
                        headers_for_engine(request));
@@ -71,6 +79,14 @@ void Gateway::record(const Outcome& outcome) {
     log_.add(outcome);
 }
 
+void Gateway::record_refusal(const std::string& path, const Error& error) {
+    metrics_.add_limit(error.limit);
+    const WireRow* row = find_wire(path);
+    if (row == nullptr) return;
+    static const std::string unknown = "-";
+    metrics_.add({row, unknown, unknown, row_of(error.kind).http_status, row_of(error.kind).name, error.limit, false, gpu::Wake::warm, {}, 0, 0, 0, 0});
+}
+
 void Gateway::on_tick(bool is_idle) {
     log_.flush();
     // What a burst of streams took goes back to the system once, when all is quiet.
@@ -87,11 +103,8 @@ namespace {
 
 // The model that is asked for, if this caller may ask it over this wire.
 Result<gpu::Model> choose_model(const Call& call, const WireRow& row, const std::string& name) {
-    auto model = call.daemon.pool.find(name);
+    auto model = find_model(call, name);
     if (!model) return model;
-    if (!may_use(call.principal, *model)) {
-        return fail(Kind::refused, "the key {} may not use {}", call.principal.name, model->name);
-    }
     if (auto checked = check_wire(*model, row); !checked) return Failure(checked.error());
     return model;
 }
@@ -184,11 +197,8 @@ void list_models(Call& call, http::Response& response) {
 }
 
 void show_model(Call& call, http::Response& response) {
-    auto model = call.daemon.pool.find(call.parameters[0]);
+    auto model = find_model(call, call.parameters[0]);
     if (!model) return answer_error(call.request, response, model.error());
-    if (!may_use(call.principal, *model)) {
-        return answer_error(call.request, response, {Kind::refused, fmt::format("the key {} may not use {}", call.principal.name, model->name), {}});
-    }
     JsonWriter json;
     write_model(json, model->name, call.daemon.started_at_ms);
     answer_json(response, 200, json.take());
@@ -198,6 +208,8 @@ void show_metrics(Call& call, http::Response& response) {
     std::string out;
     call.daemon.gateway.metrics().write(out);
     const auto to = std::back_inserter(out);
+    fmt::format_to(to, "# HELP {0} Requests with a key that is not known.\n# TYPE {0} counter\n{0} {1}\n", "torpor_failed_keys_total",
+                   call.daemon.failed_keys.total());
     const auto gauge = [&](std::string_view name, std::string_view help, auto write) {
         fmt::format_to(to, "# HELP {0} {1}\n# TYPE {0} gauge\n", name, help);
         write(name);

@@ -26,8 +26,8 @@ class Gateway {
     const Metrics& metrics() const { return metrics_; }
     // An exchange that ended, or a request that was refused before there was one.
     void record(const Outcome& outcome);
-    // A refusal outside /v1.
-    void record_limit(std::string_view limit) { metrics_.add_limit(limit); }
+    // A refusal before a request had reached its handler: counted, but not in the log, which strangers could fill.
+    void record_refusal(const std::string& path, const Error& error);
 
   private:
     void on_tick(bool is_idle);

@@ -12,7 +12,7 @@ inline constexpr size_t answer_line_bytes_max = 4 * 1024;            // of the c
 inline constexpr size_t whole_answer_bytes_max = 64 * 1024 * 1024;   // many embeddings in one answer
 inline constexpr size_t answer_bytes_in_flight_max = 256 * 1024 * 1024;  // all whole answers together
 inline constexpr size_t event_bytes_max = 1024 * 1024;               // a longer event is passed on unread
-inline constexpr size_t piece_bytes = 64 * 1024;                     // read from a worker at once; held for a slow client
+inline constexpr size_t piece_bytes = 16 * 1024;                     // read from a worker at once; held for a slow client, twice
 
 // What config.toml can change, each with its default.
 struct Limits {

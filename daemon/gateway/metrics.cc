@@ -48,6 +48,7 @@ void Metrics::add(const Outcome& outcome) {
     ++model.requests[{outcome.wire->name, outcome.failure.empty() ? "ok" : outcome.failure}];
     model.input_tokens += outcome.usage.input_tokens;
     model.output_tokens += outcome.usage.output_tokens;
+    if (outcome.total_ms == 0) return;  // refused before it began: no wait that could be told
     model.queue.add(outcome.queue_ms / 1000);
     if (outcome.wake == gpu::Wake::cold) model.cold.add(outcome.wake_ms / 1000);
     if (outcome.wake == gpu::Wake::thawed) model.thawed.add(outcome.wake_ms / 1000);
@@ -89,7 +90,7 @@ void Metrics::write(std::string& out) const {
     each("torpor_first_byte_seconds", [&](auto name, const std::string& labels, const OfModel& of) { of.first_byte.write(out, name, labels); });
     begin(out, "torpor_request_seconds", "histogram", "Whole requests.");
     each("torpor_request_seconds", [&](auto name, const std::string& labels, const OfModel& of) { of.total.write(out, name, labels); });
-    begin(out, "torpor_limit_hits_total", "counter", "Requests refused or ended by a limit of config.toml.");
+    begin(out, "torpor_limit_hits_total", "counter", "Requests refused or ended by a named limit.");
     for (const auto& [limit, count] : limits_) fmt::format_to(to, "torpor_limit_hits_total{{limit=\"{}\"}} {}\n", limit, count);
 }
 

@@ -29,7 +29,7 @@ class Histogram {
 class Metrics {
   public:
     void add(const Outcome& outcome);
-    // One more refusal by this limit (Error::limit); nothing if the name is empty.
+    // One more refusal by this limit (Error::limit, a literal); nothing if the name is empty.
     void add_limit(std::string_view limit);
     void write(std::string& out) const;
 

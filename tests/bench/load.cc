@@ -4,11 +4,12 @@
 //   throughput  --clients keep-alive clients ask for --seconds
 //   paced       --clients streams of --rate tokens a second for --seconds; how late each token is
 //   idle        holds --clients connections that have asked once, until standard input closes
-//   slow        --clients streams that are hardly read, while one client asks --requests times
+//   slow        holds --clients streams that are hardly read, until standard input closes
 #include "tests/bench/net.hh"
 #include "tests/bench/response.hh"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 
 #include <cerrno>
@@ -282,22 +283,33 @@ class Load {
         return 0;
     }
 
+    // Until whoever started us has measured.
+    static void hold() {
+        std::puts("ready");
+        std::fflush(stdout);
+        char byte = 0;
+        (void)!::read(0, &byte, 1);
+    }
+
     int idle() {
         for (int i = 0; i < options_.clients; ++i) {
             Client& client = add_client(request_for(options_, false, ""));
             ask(client);
             loop([&] { return !client.is_asking; }, now_ns() + 10'000'000'000);
         }
-        std::puts("ready");
-        std::fflush(stdout);
-        char byte = 0;
-        (void)!::read(0, &byte, 1);  // held until whoever started us has measured
+        hold();
         loop([] { return false; }, now_ns() + 200'000'000);
         int open = 0;
         for (const auto& client : clients_) open += client->fd >= 0 ? 1 : 0;
         std::printf("{\"mode\":\"idle\",\"clients\":%d,\"still_open\":%d", options_.clients, open);
         print_errors();
         return 0;
+    }
+
+    // Whether the other side has closed; what it sent before may still be unread.
+    static bool has_ended(int fd) {
+        pollfd wait{fd, POLLRDHUP, 0};
+        return ::poll(&wait, 1, 0) > 0;
     }
 
     int slow() {
@@ -307,12 +319,12 @@ class Load {
             client.reads = false;
             ask(client);
         }
-        loop([this] { return tasted_ + errors_ == options_.clients; }, now_ns() + 10'000'000'000);
-        const int64_t accepted = tasted_;
-        std::vector<double> first, total;
-        measure(options_.requests, false, first, total);
-        std::printf("{\"mode\":\"slow\",\"clients\":%d,\"streams\":%lld,\"answers\":%zu,\"total_p50_us\":%.1f,\"total_p99_us\":%.1f",
-                    options_.clients, static_cast<long long>(accepted), total.size(), percentile(total, 0.5), percentile(total, 0.99));
+        loop([this] { return tasted_ + errors_ == options_.clients; }, now_ns() + 30'000'000'000);
+        hold();
+        int open = 0;
+        for (const auto& client : clients_) open += client->fd >= 0 && !has_ended(client->fd) ? 1 : 0;
+        std::printf("{\"mode\":\"slow\",\"clients\":%d,\"streams\":%lld,\"still_open\":%d", options_.clients,
+                    static_cast<long long>(tasted_), open);
         print_errors();
         return 0;
     }

@@ -72,6 +72,9 @@ def answer(connection, body):
         connection.sendall(whole(text) + b"and then some")
     elif what == "bad-length":
         connection.sendall(whole(text, length="many"))
+    elif what == "usage":
+        connection.sendall(whole(json.dumps({"usage": body["usage"]})))
+        return True
     elif what == "cut":
         begin_stream(connection)
     elif what == "hold":  # a stream that goes on until the client leaves or the test lets it end

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -14,6 +15,8 @@ BUILD = pathlib.Path(os.environ.get("TORPOR_BUILD", "build")).resolve()
 DATA = pathlib.Path(os.environ.get("TORPOR_DATA") or
                     pathlib.Path(os.environ.get("XDG_DATA_HOME", pathlib.Path.home() / ".local/share")) / "torpor")
 MODEL = DATA / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+# What packaging/setup/fetch-test-clients fetches.
+CLIENTS = DATA / "test-clients/python{}.{}".format(*sys.version_info[:2])
 SECONDS_MAX = int(os.environ.get("TORPOR_TEST_SECONDS", "120"))
 
 

@@ -47,6 +47,19 @@ class CliTest(unittest.TestCase):
         log = pathlib.Path(self.folder, "logs/torpord.log").read_text()
         self.assertEqual(len(re.findall(r"torpord [0-9.]+ \(pid \d+\) serves", log)), 1, log)
 
+    def test_a_model_that_was_not_taken_is_said_where_models_are_listed(self):
+        folder = pathlib.Path(self.folder, "models")
+        folder.mkdir(mode=0o700)
+        (folder / "wrong.toml").write_text('engine = "llama-sever"\n')
+        for words in (("ps",), ("model", "ls"), ("ps", "--json")):
+            status, _, error = self.torpor(*words)
+            self.assertEqual(status, 0, error)
+            self.assertIn("wrong.toml: 'llama-sever' is not an engine", error)
+        self.assertNotEqual(self.torpor("doctor")[0], 0)
+        self.assertEqual(self.torpor("model", "rm", "wrong")[0], 0)
+        self.assertEqual(self.torpor("doctor")[1].count("no mistakes"), 1)
+        self.assertNotIn("wrong.toml", self.torpor("ps")[2])
+
     def test_status_and_stop_say_whether_it_runs(self):
         self.assertEqual(self.torpor("daemon", "status")[0], 3)
         self.assertEqual(self.torpor("daemon", "start")[0], 0)

@@ -61,6 +61,31 @@ class DaemonTest(unittest.TestCase):
         self.assertEqual(self.torpord.call("DELETE", "/api/keys/k")[0], 200)
         self.assertEqual(self.torpord.call("GET", "/v1/models", None, {"x-api-key": key}, tcp=True)[0], 401)
 
+    def test_wrong_keys_are_told_to_wait_and_right_ones_never(self):
+        good = {"x-api-key": self.torpord.call("POST", "/api/keys", {"name": "k"})[2]["key"]}
+        wrong = {"x-api-key": "tp-" + "w" * 43}
+        waits = []
+        for number in range(1, 41):
+            path = "/v1/messages" if number % 2 else "/nowhere"
+            status, headers, answer = self.torpord.call("POST", path, {}, wrong, tcp=True)
+            self.assertEqual(status, 401 if number <= 5 else 429, answer)
+            if status == 429:
+                waits.append(int(headers["Retry-After"]))
+                self.assertIn(f"try another one in {waits[-1]} s", answer["error"]["message"])
+            if number > 8:  # by now they wait for longer than a busy machine takes
+                self.assertEqual(self.torpord.call("GET", "/v1/models", None, good, tcp=True)[0], 200)
+        self.assertEqual(waits[:4], [1, 2, 4, 8])
+        self.assertEqual(set(waits[6:]), {60})
+        self.assertEqual(self.torpord.call("GET", "/v1/models", None, None, tcp=True)[0], 401)  # no key is no wrong key
+        self.assertIn("\ntorpor_failed_keys_total 40\n", self.torpord.get("/metrics"))
+        self.assertIn('torpor_limit_hits_total{limit="failed_keys"} 35\n', self.torpord.get("/metrics"))
+        log = self.torpord.log()
+        told = re.findall(r"a wrong key from ([0-9.]+) for ([^:]+): (\d+) in a row", log)
+        self.assertEqual([count for _, _, count in told], ["1", "2", "4", "8", "16", "32"])
+        self.assertEqual({address for address, _, _ in told}, {"127.0.0.1"})
+        self.assertEqual({route for _, route, _ in told}, {"/v1/messages", "a path that is not there"})
+        self.assertNotIn("wwww", log)
+
     def test_a_second_daemon_on_the_folder_is_refused(self):
         second = Torpord()
         second.folder = self.torpord.folder
@@ -108,6 +133,45 @@ class DaemonTest(unittest.TestCase):
         status, _, answer = self.torpord.chat("m")
         self.assertEqual(status, 502)
         self.assertIn("/nowhere/llama-server", answer["error"]["message"])
+
+    def test_a_bad_model_at_the_start_leaves_the_others_and_the_port(self):
+        self.torpord.stop()
+        models = pathlib.Path(self.torpord.folder, "models")
+        good = 'engine = "llama-server"\npath = "/dev/null"\n'
+        (models / "good.toml").write_text(good + 'aliases = ["shared"]\n')
+        (models / "late.toml").write_text(good + 'aliases = ["shared"]\n')
+        (models / "bad.toml").write_text(good + "idel = '1m'\n")
+        (models / "broken.toml").write_text("[`\n")
+        (models / "folder.toml").mkdir()
+        self.assertEqual(self.torpord.start(), "ready\n")
+        answer = self.torpord.get("/api/models")
+        self.assertEqual([model["name"] for model in answer["models"]], ["good"])
+        check = self.torpord.doctor()["config"]
+        self.assertFalse(check["ok"])
+        for text in (answer["config_error"], check["message"], self.torpord.log()):
+            for part in ("bad.toml:3: 'idel' is not a key of a model; did you mean idle?", "broken.toml:1: ", "folder.toml",
+                         "late.toml: the alias shared of late is taken by good", "the other models are served"):
+                self.assertIn(part, text)
+        self.assertEqual(self.torpord.call("GET", "/v1/models", None, {"x-api-key": "tp-"}, tcp=True)[0], 401)
+
+        status, _, answer = self.torpord.call("POST", "/api/reload")  # all stays as it was
+        self.assertEqual(status, 400)
+        self.assertIn("bad.toml:3", answer["error"]["message"])
+        self.assertEqual([model["name"] for model in self.torpord.get("/api/models")["models"]], ["good"])
+        added = {"name": "bad", "engine": "custom", "command": ["/bin/cat", "{socket}"]}
+        status, _, answer = self.torpord.call("POST", "/api/models", added)
+        self.assertEqual(status, 409)
+        self.assertIn("bad.toml is there already", answer["error"]["message"])
+        (models / "folder.toml").rmdir()
+        status, _, answer = self.torpord.call("DELETE", "/api/models/broken")
+        self.assertEqual(status, 400)
+        self.assertRegex(answer["error"]["message"], "broken.toml is removed, but nothing is taken until this is mended: .*bad.toml:3")
+        self.assertFalse((models / "broken.toml").exists())
+        (models / "late.toml").write_text(good)
+        self.assertEqual(self.torpord.call("POST", "/api/models", {**added, "replace": True})[0], 201)
+        answer = self.torpord.get("/api/models")
+        self.assertEqual(([model["name"] for model in answer["models"]], answer["config_error"]), (["bad", "good", "late"], ""))
+        self.assertTrue(self.torpord.doctor()["config"]["ok"])
 
     def test_files_are_for_their_owner_only(self):
         key = self.torpord.call("POST", "/api/keys", {"name": "k"})[2]["key"]

@@ -60,6 +60,15 @@ class GatewayTest(unittest.TestCase):
         listed = self.torpord.call("GET", "/v1/models", None, key, tcp=True)[2]["data"]
         self.assertEqual([model["id"] for model in listed], ["mine"])
         self.assertEqual(self.torpord.call("GET", "/v1/models/theirs", None, key, tcp=True)[0], 403)
+        for path in (CHAT, "/v1/messages"):
+            status, _, answer = self.ask("their", key, path)
+            self.assertEqual(status, 404)
+            self.assertEqual(answer["error"]["message"], "there is no model 'their'; there is mine")
+            self.assertRegex(self.torpord.call("POST", path, {"model": "their"})[2]["error"]["message"],
+                             "did you mean theirs\\? There are .*mine.*, theirs$")
+        self.assertIn("did you mean also-mine? There is mine", self.ask("also-min", key)[2]["error"]["message"])
+        self.assertEqual(self.torpord.call("GET", "/v1/models/their", None, key, tcp=True)[2]["error"]["message"],
+                         "there is no model 'their'; there is mine")
         self.assertEqual(self.torpord.call("POST", "/api/keys", {"name": "x", "models": ["nobody"]})[0], 404)
 
     def test_one_caller_with_many_requests_does_not_starve_another(self):

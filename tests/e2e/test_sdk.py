@@ -2,9 +2,8 @@
 import sys
 import unittest
 
-from harness import DATA, MODEL, Torpord
+from harness import CLIENTS, MODEL, Torpord
 
-CLIENTS = DATA / "test-clients/python{}.{}".format(*sys.version_info[:2])
 WHY_NOT = ""
 sys.path.insert(0, str(CLIENTS))
 try:

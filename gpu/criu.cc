@@ -186,6 +186,7 @@ Result<std::unique_ptr<CriuCall>> CriuCall::dump(EventLoop& loop, const CriuTool
     options.argv = {tool.program,     "dump",           "--tree",    std::to_string(pid), "--images-dir", image.string(),
                     "--leave-running", "--link-remap",  "--ghost-limit", "64M",           "--tcp-close",  "--file-locks",
                     "--ext-unix-sk",  "--manage-cgroups=ignore", "--log-file", "dump.log", "-v1"};
+    if (!tool.hook.empty()) options.argv.insert(options.argv.end(), {"--action-script", tool.hook});
     return run(loop, std::move(options), image / "dump.log", dump_time_max, std::move(on_done));
 }
 

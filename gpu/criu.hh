@@ -14,6 +14,7 @@ namespace torpor::gpu {
 
 struct CriuTool {
     std::string program;      // empty: not to be had
+    std::string hook;         // torpor-criu-hook
     std::string why_not;      // one line for people when the tier is not offered
     bool is_offered() const { return why_not.empty(); }
 };

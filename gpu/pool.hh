@@ -163,6 +163,7 @@ class Pool {
     void thaw(const SlotPtr& slot);
     void thaw_when_free(const SlotPtr& slot, const WorkerPlan& plan, std::chrono::steady_clock::time_point start);
     void check_pages(const SlotPtr& slot);
+    void restore(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, std::chrono::steady_clock::time_point start);
     void start_cold_instead(const SlotPtr& slot, const std::string& why);
     void thaw_failed(const SlotPtr& slot, Error error);
     void thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, std::chrono::steady_clock::time_point start);

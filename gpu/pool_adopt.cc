@@ -4,6 +4,7 @@
 #include "gpu/limits.hh"
 #include "gpu/ownership.hh"
 #include "gpu/pool.hh"
+#include "gpu/shared_files.hh"
 #include "gpu/slot.hh"
 
 #include <algorithm>
@@ -58,9 +59,13 @@ void Pool::adopt_workers(bool after_crash) {
     remove_leftovers();
     // A thaw may have come to its end without a row of it.
     for (const Snapshot& snapshot : options_.catalogue->snapshots()) {
-        if (auto found = carriers.find(fact_in(snapshot.fingerprint, "token")); found != carriers.end()) {
+        const std::string token = fact_in(snapshot.fingerprint, "token");
+        if (auto found = carriers.find(token); found != carriers.end()) {
             end_all(snapshot.model, "nothing is known of their thaw", std::move(found->second));
         }
+        const auto slot = slots_.find(snapshot.model);  // no other thread is there yet
+        const bool is_alive = slot != slots_.end() && slot->second->worker && slot->second->worker->plan().token == token;
+        if (!is_alive) remove_shared_files(snapshot.path / "image");
     }
 }
 

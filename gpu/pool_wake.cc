@@ -4,6 +4,7 @@
 #include "gpu/image_check.hh"
 #include "gpu/limits.hh"
 #include "gpu/pool.hh"
+#include "gpu/shared_files.hh"
 #include "gpu/slot.hh"
 #include "gpu/worker_log.hh"
 
@@ -140,6 +141,7 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
     give_up_quiet(slot);
     slot->log_timer->cancel();
     if (state != State::resuming) slot->page_check.reset();
+    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");  // it had no time to do that itself
     options_.catalogue->remove_running(slot->name);
     // The worker's own callback is on the stack: let it go after this.
     loop_.post([gone = std::shared_ptr<Worker>(std::move(slot->worker))] {});
@@ -226,13 +228,28 @@ void Pool::thaw_when_free(const SlotPtr& slot, const WorkerPlan& plan, Clock::ti
         slot->quiet_timer->start(reap_check, [this, slot, plan, start] { thaw_when_free(slot, plan, start); });
         return;
     }
+    // Read, and copied to where CRIU looks, beside the loop: shared memory may be large.
     const auto image = slot->snapshot->path / "image";
-    if (auto damage = why_damaged(image, slot->snapshot->fingerprint, ImagePart::lists)) return thaw_failed(slot, damaged(*damage));
+    auto ready = std::make_shared<Result<void>>();
+    loop_.run_aside(
+        [ready, image, fingerprint = slot->snapshot->fingerprint] {
+            const auto damage = why_damaged(image, fingerprint, ImagePart::lists);
+            *ready = damage ? Failure(damaged(*damage)) : lay_out_shared_files(image);
+        },
+        [this, slot, plan, pid, start, image, ready] {
+            if (is_given_up(slot)) return thaw_given_up(slot);
+            if (!*ready && ready->error().kind == Kind::conflict) return start_cold_instead(slot, ready->error().text());
+            if (!*ready) return thaw_failed(slot, ready->error());
+            restore(slot, plan, pid, start);
+        });
+}
+
+void Pool::restore(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock::time_point start) {
     auto log = open_worker_log(plan.log);
     if (!log) return thaw_failed(slot, log.error());
     check_pages(slot);
     if (!plan.endpoint.socket.empty()) ::unlink(plan.endpoint.socket.c_str());
-    auto call = CriuCall::restore(loop_, options_.criu, image, log->get(), plan.log,
+    auto call = CriuCall::restore(loop_, options_.criu, slot->snapshot->path / "image", log->get(), plan.log,
                                   [this, slot, plan, pid, start](Result<void> restored) {
                                       loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});
                                       if (restored && !is_given_up(slot)) return thawed(slot, plan, pid, start);
@@ -306,6 +323,7 @@ bool Pool::is_given_up(const SlotPtr& slot) const {
 // Told to end while CRIU was at work. The image is still good.
 void Pool::thaw_given_up(const SlotPtr& slot) {
     slot->page_check.reset();
+    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");
     move(*slot, slot->snapshot ? State::asleep : State::stopped);
     finish_order(slot, {});
 }
@@ -315,6 +333,7 @@ void Pool::thaw_failed(const SlotPtr& slot, Error error) {
     if (const auto check = std::exchange(slot->page_check, nullptr); check && check->damage) error = damaged(*check->damage);
     // criu's clone3() with the number of another process, or of one of its threads: the image is as good as ever.
     if (error.cause.find("File exists") != std::string::npos) return start_cold_instead(slot, error.cause);
+    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");
     log::warning("{}: could not be thawed, starting cold and dropping the snapshot: {}", slot->name, error.text());
     drop_snapshot(slot);
     start_cold(slot);

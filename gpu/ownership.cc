@@ -80,7 +80,7 @@ bool is_listener(const Endpoint& endpoint, const std::vector<pid_t>& pids) {
            std::ranges::find(pids, peer.pid) != pids.end();
 }
 
-std::vector<pid_t> criu_at_work(const std::string& criu, const fs::path& folder) {
+std::vector<pid_t> criu_at_work(const std::string& criu, const fs::path& folder, const std::vector<pid_t>& pids) {
     std::vector<pid_t> found;
     if (criu.empty()) return found;
     const std::string program = criu + '\0';
@@ -88,6 +88,11 @@ std::vector<pid_t> criu_at_work(const std::string& criu, const fs::path& folder)
     for (const pid_t pid : all_processes()) {
         const std::string command = read_file(fmt::format("/proc/{}/cmdline", pid), command_bytes_max).value_or("");
         if (command.starts_with(program) && command.find(place) != std::string::npos) found.push_back(pid);
+    }
+    for (const pid_t pid : pids) {
+        std::error_code code;
+        if (!fs::equivalent(fmt::format("/proc/{}/exe", pid), criu, code) || code) continue;
+        for (const pid_t member : process_tree(pid)) found.push_back(member);
     }
     return found;
 }

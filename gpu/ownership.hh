@@ -25,8 +25,9 @@ std::string token_of(pid_t pid);
 // Whether one of these processes is the one that listens there. False also where nobody does.
 bool is_listener(const Endpoint& endpoint, const std::vector<pid_t>& pids);
 
-// Processes of this CRIU at work on an image below `folder`, and those that a thaw has begun to make: they still
-// have criu's command line.
-std::vector<pid_t> criu_at_work(const std::string& criu, const std::filesystem::path& folder);
+// Processes of this CRIU at work on an image below `folder`, and those that a thaw has begun to make: they have criu's
+// command line for a while, then none, and are criu's program until they have their own environment. `pids`: those
+// that thaws of ours give to their first process.
+std::vector<pid_t> criu_at_work(const std::string& criu, const std::filesystem::path& folder, const std::vector<pid_t>& pids);
 
 }  // namespace torpor::gpu

@@ -8,6 +8,7 @@
 #include "gpu/slot.hh"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -28,7 +29,10 @@ void Pool::adopt_workers(bool after_crash) {
     const auto rows = options_.catalogue->running();
     if (rows.empty() && !after_crash) return;
     // A dump or thaw that goes on without anybody to wait for its end.
-    end_all("criu", "it was at work when that one was killed", criu_at_work(options_.criu.program, options_.folders.snapshots()));
+    std::vector<pid_t> pids;
+    for (const Snapshot& snapshot : options_.catalogue->snapshots()) pids.push_back(std::atoi(fact_in(snapshot.fingerprint, "pid").c_str()));
+    end_all("criu", "it was at work when that one was killed",
+            criu_at_work(options_.criu.program, options_.folders.snapshots(), pids));
 
     std::map<std::string, std::vector<pid_t>> carriers;  // processes by their token
     for (const pid_t pid : all_processes()) {

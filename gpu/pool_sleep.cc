@@ -134,7 +134,13 @@ void Pool::begin_suspend(const SlotPtr& slot) {
     move(*slot, State::suspending);
     slot->idle_timer->cancel();
     give_up_quiet(slot);
-    if (image_first) return make_image(slot, [] {}, [this, slot] { end_worker(slot); });
+    if (image_first) {
+        // Killed meanwhile, it may have a successor by then.
+        const Worker* const imaged = slot->worker.get();
+        return make_image(slot, [] {}, [this, slot, imaged, generation = slot->generation] {
+            if (slot->worker.get() == imaged && slot->generation == generation) end_worker(slot);
+        });
+    }
     end_worker(slot);
 }
 
@@ -216,11 +222,11 @@ void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::fu
         const std::string fingerprint = fmt::format("pid {}\ntoken {}\nport {}\n", pid, plan.token, plan.endpoint.port) +
                                         take_fingerprint(pid, plan.command_line, options_.criu.program);
         auto call = CriuCall::dump(loop_, options_.criu, pid, beside / "image",
-                                   [this, slot, fingerprint, dumped, finish](Result<void> result) {
+                                   [this, slot, pid, fingerprint, dumped, finish](Result<void> result) {
                                        loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});
                                        const bool is_spoilt = !result && result.error().kind == Kind::cancelled;
                                        if (is_spoilt && slot->worker) slot->worker->end(true);  // it had criu's code in it
-                                       if (!is_spoilt) dumped();
+                                       if (!is_spoilt && slot->worker && slot->worker->pid() == pid) dumped();
                                        keep_image(slot, fingerprint, std::move(result), finish);
                                    });
         if (!call) {

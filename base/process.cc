@@ -132,9 +132,10 @@ struct Stat {
     pid_t parent = 0;
     pid_t session = 0;
     uint64_t start_time = 0;
+    bool has_ended = false;
 };
 
-// Fields 4, 6 and 22 of /proc/PID/stat; the name before them may hold anything, so count from its end.
+// Fields 3, 4, 6 and 22 of /proc/PID/stat; the name before them may hold anything, so count from its end.
 std::optional<Stat> stat_of(pid_t pid) {
     auto text = read_file(fmt::format("/proc/{}/stat", pid), 4096);
     if (!text) return {};
@@ -143,6 +144,7 @@ std::optional<Stat> stat_of(pid_t pid) {
     Stat stat;
     int field = 3;
     size_t at = end_of_name + 2;
+    stat.has_ended = at < text->size() && ((*text)[at] == 'Z' || (*text)[at] == 'X');
     while (at < text->size()) {
         size_t end = text->find(' ', at);
         if (end == std::string::npos) end = text->size();
@@ -160,7 +162,7 @@ std::optional<Stat> stat_of(pid_t pid) {
     return {};
 }
 
-std::map<pid_t, Stat> all_processes() {
+std::map<pid_t, Stat> all_stats() {
     std::map<pid_t, Stat> found;
     DIR* folder = ::opendir("/proc");
     if (folder == nullptr) return found;
@@ -181,9 +183,21 @@ std::optional<uint64_t> start_time_of(pid_t pid) {
     return stat->start_time;
 }
 
+std::vector<pid_t> all_processes() {
+    std::vector<pid_t> pids;
+    for (const auto& [pid, stat] : all_stats()) pids.push_back(pid);
+    return pids;
+}
+
+PidUse use_of(pid_t pid) {
+    const auto stat = stat_of(pid);
+    if (!stat) return PidUse::free;
+    return stat->has_ended ? PidUse::ended : PidUse::taken;
+}
+
 std::vector<pid_t> process_tree(pid_t root) {
     std::vector<pid_t> tree{root};
-    const auto all = all_processes();
+    const auto all = all_stats();
     for (size_t i = 0; i < tree.size(); ++i) {
         for (const auto& [pid, stat] : all) {
             if (stat.parent == tree[i] && std::ranges::find(tree, pid) == tree.end()) tree.push_back(pid);
@@ -194,7 +208,7 @@ std::vector<pid_t> process_tree(pid_t root) {
 
 std::vector<pid_t> session_members(pid_t leader) {
     std::vector<pid_t> members;
-    for (const auto& [pid, stat] : all_processes()) {
+    for (const auto& [pid, stat] : all_stats()) {
         if (stat.session == leader) members.push_back(pid);
     }
     return members;

@@ -74,6 +74,13 @@ class Process {
 // good. Nothing if there is no such process.
 std::optional<uint64_t> start_time_of(pid_t pid);
 
+// Every process there is.
+std::vector<pid_t> all_processes();
+
+// Whether the number is free, or whose it is: a process or thread, or one that has ended and waits for its parent.
+enum class PidUse { free, ended, taken };
+PidUse use_of(pid_t pid);
+
 // The process and all that descend from it, parents first.
 std::vector<pid_t> process_tree(pid_t root);
 

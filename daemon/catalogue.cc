@@ -39,7 +39,8 @@ std::vector<gpu::Catalogue::Running> StoreCatalogue::running() {
     if (!rows) log::error("cannot read the list of workers: {}", rows.error().text());
     if (!rows) return all;
     for (const store::Worker& row : *rows) {
-        all.push_back({row.model, static_cast<pid_t>(row.pid), row.start_time, row.token});
+        all.push_back({row.model, static_cast<pid_t>(row.pid), row.start_time, row.token,
+                       {row.socket, static_cast<int>(row.port)}, row.command});
     }
     return all;
 }
@@ -49,7 +50,10 @@ void StoreCatalogue::put_running(const Running& running) {
     row.model = running.model;
     row.pid = running.pid;
     row.start_time = running.start_time;
+    row.socket = running.endpoint.socket;
+    row.port = running.endpoint.port;
     row.token = running.token;
+    row.command = running.command;
     row.created_at_ms = store::now_ms();
     store_.post([row](store::Connection& db) { return store::put_worker(db, row); });
 }

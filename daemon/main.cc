@@ -95,12 +95,16 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     StoreCatalogue catalogue(**store);
     auto launcher = find_beside("torpor-launch", "gpu/launch");
     if (!launcher) return Failure(launcher.error());
-    gpu::Pool pool(loop, {*folders, *launcher, gpu::find_criu(folders->data, folders->state / "criu-check"), &catalogue,
+    auto hook = find_beside("torpor-criu-hook", "gpu/criu_hook");
+    if (!hook) return Failure(hook.error());
+    gpu::CriuTool criu = gpu::find_criu(folders->data, folders->state / "criu-check");
+    criu.hook = *hook;
+    gpu::Pool pool(loop, {*folders, *launcher, std::move(criu), &catalogue,
                          config->requests_per_model, config->queue});
     if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);
-    pool.end_orphans();
     pool.set_programs(config->programs);
     pool.set_models(config->models);
+    pool.adopt_workers((*store)->was_unclean());
 
     gateway::Gateway gateway(pool, config->gateway_limits, config->http_limits.client_stall,
                              folders->request_log());

@@ -34,6 +34,7 @@ constexpr std::array table{
     Route{Method::post, "/api/models/{name}/stop", Scope::admin, Lasts::long_, api::stop_model},
     Route{Method::get, "/api/models/{name}/logs", Scope::admin, Lasts::long_, api::show_log},
     Route{Method::get, "/api/snapshots", Scope::admin, Lasts::briefly, api::list_snapshots},
+    Route{Method::post, "/api/snapshots/{model}/verify", Scope::admin, Lasts::long_, api::verify_snapshot},
     Route{Method::remove, "/api/snapshots/{model}", Scope::admin, Lasts::briefly, api::remove_snapshot},
     Route{Method::get, "/api/keys", Scope::admin, Lasts::briefly, api::list_keys},
     Route{Method::post, "/api/keys", Scope::owner, Lasts::briefly, api::add_key},

@@ -84,12 +84,12 @@ bool is_new_enough(const std::string& version) {
     return major > oldest_major || (major == oldest_major && minor >= oldest_minor);
 }
 
-// The line of criu's log that says what went wrong.
+// The line of criu's log that says what went wrong. Without CAP_SYS_RESOURCE it complains of its own limits, and goes on.
 std::string first_complaint(const std::filesystem::path& log) {
     std::istringstream lines(read_tail(log, 64 * 1024));
     for (std::string line; std::getline(lines, line);) {
         const size_t at = line.find("Error (");
-        if (at != std::string::npos) return line.substr(at);
+        if (at != std::string::npos && line.find("rlimit: ") == std::string::npos) return line.substr(at);
     }
     return {};
 }
@@ -165,7 +165,7 @@ Result<std::unique_ptr<CriuCall>> CriuCall::run(EventLoop& loop, SpawnOptions op
         const auto on_done = std::move(raw->on_done_);
         if (ending.is_success()) return on_done({});
         const std::string what = raw->timed_out_ ? "took too long and was ended" : ending.text();
-        on_done(Failure(Error{Kind::engine, "criu " + what, first_complaint(raw->criu_log_)}));
+        on_done(Failure(Error{ending.signal != 0 ? Kind::cancelled : Kind::engine, "criu " + what, first_complaint(raw->criu_log_)}));
     });
     if (!process) return Failure(process.error());
     call->process_ = std::move(*process);
@@ -186,6 +186,7 @@ Result<std::unique_ptr<CriuCall>> CriuCall::dump(EventLoop& loop, const CriuTool
     options.argv = {tool.program,     "dump",           "--tree",    std::to_string(pid), "--images-dir", image.string(),
                     "--leave-running", "--link-remap",  "--ghost-limit", "64M",           "--tcp-close",  "--file-locks",
                     "--ext-unix-sk",  "--manage-cgroups=ignore", "--log-file", "dump.log", "-v1"};
+    if (!tool.hook.empty()) options.argv.insert(options.argv.end(), {"--action-script", tool.hook});
     return run(loop, std::move(options), image / "dump.log", dump_time_max, std::move(on_done));
 }
 

@@ -14,6 +14,7 @@ namespace torpor::gpu {
 
 struct CriuTool {
     std::string program;      // empty: not to be had
+    std::string hook;         // torpor-criu-hook
     std::string why_not;      // one line for people when the tier is not offered
     bool is_offered() const { return why_not.empty(); }
 };
@@ -23,6 +24,7 @@ struct CriuTool {
 // `memory` until criu, the kernel, the user or the boot is another.
 CriuTool find_criu(const std::filesystem::path& data_folder, const std::filesystem::path& memory);
 
+// An error of the kind `cancelled`: criu was killed at work, and what it worked on cannot be trusted.
 using OnDone = std::function<void(Result<void>)>;
 
 // One dump or restore under way. Destroying it does not end it; loop thread only.

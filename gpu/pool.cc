@@ -2,10 +2,12 @@
 
 #include "base/log.hh"
 #include "base/text.hh"
+#include "gpu/image_check.hh"
 #include "gpu/limits.hh"
 #include "gpu/slot.hh"
 
 #include <algorithm>
+#include <cstdlib>
 #include <future>
 
 namespace torpor::gpu {
@@ -57,11 +59,12 @@ void Pool::set_models(const std::vector<Model>& models) {
     for (const SlotPtr& slot : fresh) {
         slot->idle_timer = std::make_unique<Timer>(loop_);
         slot->quiet_timer = std::make_unique<Timer>(loop_);
+        slot->dying_timer = std::make_unique<Timer>(loop_);
         slot->log_timer = std::make_unique<Timer>(loop_);
         const auto found = known.find(slot->name);
         if (found == known.end()) continue;
         slot->snapshot = found->second;
-        const auto plan = plan_worker(slot->model, options_.folders, programs_);
+        const auto plan = plan_for_snapshot(*slot);
         const auto reason = !options_.criu.is_offered() ? std::optional(options_.criu.why_not)
                             : !plan                     ? std::optional(plan.error().message)
                                     : why_void(*slot->snapshot, plan->command_line, options_.criu.program);
@@ -86,23 +89,14 @@ void Pool::set_models(const std::vector<Model>& models) {
     }
 }
 
-void Pool::end_orphans() {
-    const auto all_running = options_.catalogue->running();
-    if (all_running.empty()) return;
-    const std::vector<pid_t> everybody = process_tree(1);
-    for (const Catalogue::Running& running : all_running) {
-        std::vector<pid_t> ours;
-        const bool leads = start_time_of(running.pid) == running.start_time && has_token(running.pid, running.token);
-        if (leads) ours = session_members(running.pid);
-        for (const pid_t pid : everybody) {  // what left its session still carries its token
-            if (has_token(pid, running.token) && std::ranges::find(ours, pid) == ours.end()) ours.push_back(pid);
-        }
-        if (!ours.empty()) {
-            log::info("{}: ending processes of an earlier torpord: {}", running.model, fmt::join(ours, ", "));
-            kill_and_wait(ours, orphan_end_time_max);
-        }
-        options_.catalogue->remove_running(running.model);
-    }
+std::filesystem::path Pool::image_beside(const Slot& slot) const {
+    return options_.folders.snapshots() / (slot.name + ".new");
+}
+
+Result<WorkerPlan> Pool::plan_for_snapshot(const Slot& slot) const {
+    Endpoint known;
+    known.port = std::atoi(fact_in(slot.snapshot->fingerprint, "port").c_str());
+    return plan_worker(slot.model, options_.folders, programs_, known);
 }
 
 Pool::SlotPtr Pool::look_up(std::string_view name_or_alias) const {
@@ -225,6 +219,7 @@ void Pool::forget_if_removed(const SlotPtr& slot) {
     fail_all(slot, Error{Kind::not_found, fmt::format("the model {} was removed", slot->name), {}});
     slot->idle_timer.reset();
     slot->quiet_timer.reset();
+    slot->dying_timer.reset();
     slot->log_timer.reset();
 }
 
@@ -292,7 +287,7 @@ std::vector<Pool::SnapshotStatus> Pool::snapshots() {
             if (!slot->snapshot) continue;
             SnapshotStatus status{*slot->snapshot, options_.criu.why_not};
             if (options_.criu.is_offered()) {
-                const auto plan = plan_worker(slot->model, options_.folders, programs_);
+                const auto plan = plan_for_snapshot(*slot);
                 status.why_void = !plan ? plan.error().message
                                         : why_void(*slot->snapshot, plan->command_line, options_.criu.program).value_or("");
             }
@@ -301,6 +296,22 @@ std::vector<Pool::SnapshotStatus> Pool::snapshots() {
         done({});
     });
     return *all;
+}
+
+Result<Pool::SnapshotStatus> Pool::verify_snapshot(std::string_view model) {
+    {
+        std::lock_guard lock(mutex_);
+        if (!look_up(model)) return unknown_model(model);
+    }
+    for (SnapshotStatus& status : snapshots()) {
+        if (status.snapshot.model != model) continue;
+        for (const ImagePart part : {ImagePart::lists, ImagePart::pages}) {
+            if (!status.why_void.empty()) break;
+            status.why_void = why_damaged(status.snapshot.path / "image", status.snapshot.fingerprint, part).value_or("");
+        }
+        return std::move(status);
+    }
+    return fail(Kind::not_found, "{} has no snapshot", model);
 }
 
 void Pool::shut_down(std::function<void()> done) {
@@ -318,6 +329,7 @@ void Pool::shut_down(std::function<void()> done) {
             for (auto& [name, slot] : slots_) {
                 slot->idle_timer.reset();
                 slot->quiet_timer.reset();
+                slot->dying_timer.reset();
                 slot->log_timer.reset();
             }
         }

@@ -70,8 +70,10 @@ class Pool {
     // Loop thread.
     void set_models(const std::vector<Model>& models);
 
-    // Ends workers of an earlier daemon that can be proved to be ours. Loop thread, once, at the start.
-    void end_orphans();
+    // Takes back workers of an earlier daemon that are proved to be ours (pid and start time, token, socket), and ends
+    // what else it left behind. `after_crash`: looks thoroughly, also for what it could not write down any more.
+    // Loop thread, once, after the first set_models().
+    void adopt_workers(bool after_crash);
 
     // Who wants a lease on which model's worker.
     struct Wish {
@@ -112,6 +114,10 @@ class Pool {
     };
     std::vector<SnapshotStatus> snapshots();
 
+    // Reads the whole image and compares its checksums: why it could not be thawed, or empty. Blocks as long as the
+    // disk takes; any thread but the loop's.
+    Result<SnapshotStatus> verify_snapshot(std::string_view model);
+
     // Any thread. Measures memory, which takes about a millisecond a running worker.
     Result<ModelStatus> status(std::string_view model);
     std::vector<ModelStatus> statuses();
@@ -137,6 +143,13 @@ class Pool {
     void forget_if_removed(const SlotPtr& slot);
     Result<void> run_on_loop(std::function<void(std::function<void(Result<void>)>)> action);
 
+    std::filesystem::path image_beside(const Slot& slot) const;  // where an image lies until it is whole
+    Result<WorkerPlan> plan_for_snapshot(const Slot& slot) const;
+
+    // pool_adopt.cc
+    void remove_leftovers();
+    Result<void> adopt(const Catalogue::Running& row, const std::vector<pid_t>& pids);
+
     // pool_acquire.cc
     Lease grant(const SlotPtr& slot);  // mutex_ held
     void release(const SlotPtr& slot, uint64_t generation);
@@ -148,13 +161,18 @@ class Pool {
     void advance(const SlotPtr& slot);
     void start_cold(const SlotPtr& slot);
     void thaw(const SlotPtr& slot);
-    void thaw_failed(const SlotPtr& slot, const Error& error);
+    void thaw_when_free(const SlotPtr& slot, const WorkerPlan& plan, std::chrono::steady_clock::time_point start);
+    void check_pages(const SlotPtr& slot);
+    void restore(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, std::chrono::steady_clock::time_point start);
+    void start_cold_instead(const SlotPtr& slot, const std::string& why);
+    void thaw_failed(const SlotPtr& slot, Error error);
     void thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, std::chrono::steady_clock::time_point start);
     bool is_given_up(const SlotPtr& slot) const;
     void thaw_given_up(const SlotPtr& slot);
     void became_ready(const SlotPtr& slot, Wake wake);
     void start_failed(const SlotPtr& slot, Error error);
     void worker_ended(const SlotPtr& slot, Ending ending);
+    void unhold(const SlotPtr& slot);
     void check_alive(const SlotPtr& slot);
 
     // pool_sleep.cc

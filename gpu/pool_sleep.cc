@@ -1,6 +1,7 @@
 // How a worker is imaged, put to sleep, and ended. Loop thread.
 #include "base/log.hh"
 #include "base/text.hh"
+#include "gpu/image_check.hh"
 #include "gpu/limits.hh"
 #include "gpu/pool.hh"
 #include "gpu/slot.hh"
@@ -133,7 +134,13 @@ void Pool::begin_suspend(const SlotPtr& slot) {
     move(*slot, State::suspending);
     slot->idle_timer->cancel();
     give_up_quiet(slot);
-    if (image_first) return make_image(slot, [] {}, [this, slot] { end_worker(slot); });
+    if (image_first) {
+        // Killed meanwhile, it may have a successor by then.
+        const Worker* const imaged = slot->worker.get();
+        return make_image(slot, [] {}, [this, slot, imaged, generation = slot->generation] {
+            if (slot->worker.get() == imaged && slot->generation == generation) end_worker(slot);
+        });
+    }
     end_worker(slot);
 }
 
@@ -180,16 +187,8 @@ void Pool::image_when_quiet(const SlotPtr& slot) {
             slot->held = true;
         }
         const auto dump = [this, slot] {
-            const auto unhold = [this, slot] {
-                std::lock_guard lock(mutex_);
-                slot->held = slot->order != Order::none;
-                if (slot->worker) slot->connections = slot->worker->connections();
-            };
-            make_image(slot, [this, slot, unhold] {
-                // The process runs again; only its bytes still have to reach the disk.
-                unhold();
-                advance(slot);
-            }, [this, slot] {
+            // Once dumped, the process runs again; only its bytes still have to reach the disk.
+            make_image(slot, [this, slot] { unhold(slot); }, [this, slot] {
                 if (slot->order != Order::none) return obey(slot, false);
                 advance(slot);
                 care(slot);
@@ -213,19 +212,21 @@ void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::fu
     slot->quiet_timer->start(quiet_before_image, [this, slot, dumped = std::move(dumped), finish] {
         if (!slot->worker) return finish();
         const pid_t pid = slot->worker->pid();
-        const fs::path beside = options_.folders.snapshots() / (slot->name + ".new");
+        const fs::path beside = image_beside(*slot);
         std::error_code code;
         fs::remove_all(beside, code);
         fs::create_directories(beside / "image", code);
         fs::permissions(beside, fs::perms::owner_all, code);
         fs::permissions(beside / "image", fs::perms::owner_all, code);
         const WorkerPlan& plan = slot->worker->plan();
-        const std::string fingerprint = fmt::format("pid {}\ntoken {}\n", pid, plan.token) +
+        const std::string fingerprint = fmt::format("pid {}\ntoken {}\nport {}\n", pid, plan.token, plan.endpoint.port) +
                                         take_fingerprint(pid, plan.command_line, options_.criu.program);
         auto call = CriuCall::dump(loop_, options_.criu, pid, beside / "image",
-                                   [this, slot, fingerprint, dumped, finish](Result<void> result) {
+                                   [this, slot, pid, fingerprint, dumped, finish](Result<void> result) {
                                        loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});
-                                       dumped();
+                                       const bool is_spoilt = !result && result.error().kind == Kind::cancelled;
+                                       if (is_spoilt && slot->worker) slot->worker->end(true);  // it had criu's code in it
+                                       if (!is_spoilt && slot->worker && slot->worker->pid() == pid) dumped();
                                        keep_image(slot, fingerprint, std::move(result), finish);
                                    });
         if (!call) {
@@ -240,18 +241,22 @@ void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::fu
 void Pool::keep_image(const SlotPtr& slot, const std::string& fingerprint, Result<void> result,
                       std::function<void()> done) {
     const fs::path place = options_.folders.snapshots() / slot->name;
-    auto kept = std::make_shared<Result<void>>(std::move(result));
+    struct Kept {
+        Result<void> result;
+        std::string fingerprint;
+    };
+    auto kept = std::make_shared<Kept>(Kept{std::move(result), fingerprint});
     loop_.run_aside(
-        [kept, place, fingerprint] {
-            if (!*kept) return;
-            if (auto dropped = drop_zero_pages(place.string() + ".new/image"); !dropped) {
-                *kept = Failure(dropped.error());
-            } else {
-                *kept = publish(place.string() + ".new", place, fingerprint);
-            }
+        [kept, place] {
+            const fs::path beside = place.string() + ".new";
+            if (!kept->result) return;
+            const auto dropped = drop_zero_pages(beside / "image");
+            const auto sums = dropped ? take_checksums(beside / "image") : Failure(dropped.error());
+            if (sums) kept->fingerprint += *sums;
+            kept->result = sums ? publish(beside, place, kept->fingerprint) : Failure(sums.error());
         },
-        [this, slot, kept, fingerprint, done = std::move(done)] {
-            image_written(slot, fingerprint, std::move(*kept));
+        [this, slot, kept, done = std::move(done)] {
+            image_written(slot, kept->fingerprint, std::move(kept->result));
             done();
         });
 }
@@ -265,7 +270,8 @@ void Pool::image_written(const SlotPtr& slot, const std::string& fingerprint, Re
         return;
     }
     if (!result) {
-        ++slot->dump_failures;
+        const bool has_worker = slot->worker && use_of(slot->worker->pid()) == PidUse::taken;
+        if (has_worker) ++slot->dump_failures;  // else it was no failure of CRIU
         log::warning("{}: no snapshot could be made: {}", slot->name, result.error().text());
         std::error_code code;
         fs::remove_all(beside, code);

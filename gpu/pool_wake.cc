@@ -1,8 +1,10 @@
 // How a worker comes to life: cold, or from its image. Loop thread.
 #include "base/log.hh"
 #include "base/text.hh"
+#include "gpu/image_check.hh"
 #include "gpu/limits.hh"
 #include "gpu/pool.hh"
+#include "gpu/shared_files.hh"
 #include "gpu/slot.hh"
 #include "gpu/worker_log.hh"
 
@@ -10,17 +12,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
+#include <cstdlib>
 
 namespace torpor::gpu {
 
 namespace {
 
-// The fingerprint's first line, see make_image.
-pid_t pid_in(const std::string& fingerprint) {
-    pid_t pid = 0;
-    if (fingerprint.starts_with("pid ")) std::from_chars(fingerprint.data() + 4, fingerprint.data() + fingerprint.size(), pid);
-    return pid;
+Error damaged(const std::string& how) {
+    return {Kind::internal, "its image is damaged: " + how};
 }
 
 double ms_since(Clock::time_point start) {
@@ -69,7 +68,8 @@ void Pool::start_cold(const SlotPtr& slot) {
         slot->last_error.clear();  // of an earlier start: this one will have its own
     }
     const pid_t pid = slot->worker->pid();
-    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), plan->token});
+    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), plan->token, plan->endpoint,
+                                     command_text(plan->command_line)});
     log::info("{}: starting {} (pid {})", slot->name, plan->engine->name, pid);
     slot->worker->await_ready([this, slot, start = Clock::now()](Result<void> ready) {
         if (!ready) {
@@ -137,8 +137,11 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
     const std::string words = slot->worker->last_words();
     rotate_worker_log(slot->worker->plan().log);
     slot->idle_timer->cancel();
+    slot->dying_timer->cancel();
     give_up_quiet(slot);
     slot->log_timer->cancel();
+    if (state != State::resuming) slot->page_check.reset();
+    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");  // it had no time to do that itself
     options_.catalogue->remove_running(slot->name);
     // The worker's own callback is on the stack: let it go after this.
     loop_.post([gone = std::shared_ptr<Worker>(std::move(slot->worker))] {});
@@ -173,24 +176,31 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
 
 // A request found the process unreachable before we were told that it ended.
 void Pool::check_alive(const SlotPtr& slot) {
-    if (!slot->worker || slot->is_imaging || slot->quiet_timer->is_active()) return;
+    if (!slot->worker) return;
     {
         std::lock_guard lock(mutex_);
-        slot->held = true;
+        if (std::exchange(slot->held, true)) return;  // whoever holds it looks, too
     }
     // A dying process closes its sockets before it can be reaped; give its ending time to reach us.
-    slot->quiet_timer->start(dying_time_max, [this, slot] {
-        {
-            std::lock_guard lock(mutex_);
-            slot->held = slot->order != Order::none;
-        }
-        advance(slot);
+    slot->dying_timer->start(dying_time_max, [this, slot] {
+        unhold(slot);
         care(slot);
     });
 }
 
+// New requests are served again, but not by a process that has ended: its end is about to be told.
+void Pool::unhold(const SlotPtr& slot) {
+    const bool is_alive = slot->worker && use_of(slot->worker->pid()) == PidUse::taken;
+    {
+        std::lock_guard lock(mutex_);
+        slot->held = slot->order != Order::none || !is_alive;
+        if (slot->worker) slot->connections = slot->worker->connections();
+    }
+    advance(slot);
+}
+
 void Pool::thaw(const SlotPtr& slot) {
-    auto plan = plan_worker(slot->model, options_.folders, programs_);
+    auto plan = plan_for_snapshot(*slot);
     if (!plan) {
         move(*slot, State::stopped);
         return start_cold(slot);  // fails with the same reason, said once
@@ -202,13 +212,45 @@ void Pool::thaw(const SlotPtr& slot) {
         return start_cold(slot);
     }
     move(*slot, State::resuming);
-    auto log = open_worker_log(plan->log);
+    thaw_when_free(slot, *plan, Clock::now());
+}
+
+// The processes come back with the numbers they had. Of one that has just ended its number is taken until its parent
+// has seen that, and the parent of a worker that was taken back is not torpord.
+void Pool::thaw_when_free(const SlotPtr& slot, const WorkerPlan& plan, Clock::time_point start) {
+    if (is_given_up(slot)) return thaw_given_up(slot);
+    const pid_t pid = std::atoi(fact_in(slot->snapshot->fingerprint, "pid").c_str());
+    const PidUse use = use_of(pid);
+    if (use == PidUse::taken || (use == PidUse::ended && Clock::now() - start > reap_time_max)) {
+        return start_cold_instead(slot, fmt::format("another process is number {} now", pid));
+    }
+    if (use == PidUse::ended) {
+        slot->quiet_timer->start(reap_check, [this, slot, plan, start] { thaw_when_free(slot, plan, start); });
+        return;
+    }
+    // Read, and copied to where CRIU looks, beside the loop: shared memory may be large.
+    const auto image = slot->snapshot->path / "image";
+    auto ready = std::make_shared<Result<void>>();
+    loop_.run_aside(
+        [ready, image, fingerprint = slot->snapshot->fingerprint] {
+            const auto damage = why_damaged(image, fingerprint, ImagePart::lists);
+            *ready = damage ? Failure(damaged(*damage)) : lay_out_shared_files(image);
+        },
+        [this, slot, plan, pid, start, image, ready] {
+            if (is_given_up(slot)) return thaw_given_up(slot);
+            if (!*ready && ready->error().kind == Kind::conflict) return start_cold_instead(slot, ready->error().text());
+            if (!*ready) return thaw_failed(slot, ready->error());
+            restore(slot, plan, pid, start);
+        });
+}
+
+void Pool::restore(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock::time_point start) {
+    auto log = open_worker_log(plan.log);
     if (!log) return thaw_failed(slot, log.error());
-    if (!plan->endpoint.socket.empty()) ::unlink(plan->endpoint.socket.c_str());
-    const pid_t pid = pid_in(slot->snapshot->fingerprint);
-    const auto start = Clock::now();
-    auto call = CriuCall::restore(loop_, options_.criu, slot->snapshot->path / "image", log->get(), plan->log,
-                                  [this, slot, plan = *plan, pid, start](Result<void> restored) {
+    check_pages(slot);
+    if (!plan.endpoint.socket.empty()) ::unlink(plan.endpoint.socket.c_str());
+    auto call = CriuCall::restore(loop_, options_.criu, slot->snapshot->path / "image", log->get(), plan.log,
+                                  [this, slot, plan, pid, start](Result<void> restored) {
                                       loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});
                                       if (restored && !is_given_up(slot)) return thawed(slot, plan, pid, start);
                                       end_half_made(loop_, pid);
@@ -219,14 +261,27 @@ void Pool::thaw(const SlotPtr& slot) {
     slot->criu = std::move(*call);
 }
 
+// CRIU reads the same pages at the same time. Nobody is served before both are done.
+void Pool::check_pages(const SlotPtr& slot) {
+    auto check = slot->page_check = std::make_shared<PageCheck>();
+    loop_.run_aside(
+        [check, image = slot->snapshot->path / "image", fingerprint = slot->snapshot->fingerprint] {
+            check->damage = why_damaged(image, fingerprint, ImagePart::pages);
+        },
+        [slot, check] {
+            check->is_done = true;
+            if (slot->page_check != check) return;  // of a thaw that is over
+            if (check->damage && slot->criu) return slot->criu->kill();
+            if (check->damage && slot->worker) return slot->worker->end(true);
+            if (const auto then = std::move(check->then)) then();
+        });
+}
+
 void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock::time_point start) {
     const double criu_ms = ms_since(start);
     // Its environment is that of the process in the image, and so is its token.
     WorkerPlan its_plan = plan;
-    its_plan.token.clear();
-    if (const size_t at = slot->snapshot->fingerprint.find("\ntoken "); at != std::string::npos) {
-        its_plan.token = slot->snapshot->fingerprint.substr(at + 7, 32);
-    }
+    its_plan.token = fact_in(slot->snapshot->fingerprint, "token");
     auto worker = Worker::adopt(loop_, its_plan, pid, [this, slot](Ending ending) { worker_ended(slot, ending); });
     if (!worker) return thaw_failed(slot, worker.error());
     slot->worker = std::move(*worker);
@@ -237,19 +292,26 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock:
         ++slot->generation;
         slot->leases = 0;
     }
-    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), its_plan.token});
+    options_.catalogue->put_running({slot->name, pid, start_time_of(pid).value_or(0), its_plan.token, its_plan.endpoint,
+                                     command_text(its_plan.command_line)});
     slot->worker->await_ready([this, slot, start, criu_ms](Result<void> ready) {
         if (!ready) {
             slot->worker->end(true);  // worker_ended goes on with a cold start
             return;
         }
-        {
-            std::lock_guard lock(mutex_);
-            ++slot->thaws;
-        }
-        options_.catalogue->note_start(slot->name, true);
-        log::info("{}: thawed (pid {}) in {:.1f} ms, criu {:.1f} ms", slot->name, slot->worker->pid(), ms_since(start), criu_ms);
-        became_ready(slot, Wake::thawed);
+        const auto serve = [this, slot, start, criu_ms] {
+            slot->page_check.reset();
+            if (is_given_up(slot)) return;  // its end is under way
+            {
+                std::lock_guard lock(mutex_);
+                ++slot->thaws;
+            }
+            options_.catalogue->note_start(slot->name, true);
+            log::info("{}: thawed (pid {}) in {:.1f} ms, criu {:.1f} ms", slot->name, slot->worker->pid(), ms_since(start), criu_ms);
+            became_ready(slot, Wake::thawed);
+        };
+        if (slot->page_check->is_done) return serve();
+        slot->page_check->then = serve;
     });
 }
 
@@ -260,14 +322,26 @@ bool Pool::is_given_up(const SlotPtr& slot) const {
 
 // Told to end while CRIU was at work. The image is still good.
 void Pool::thaw_given_up(const SlotPtr& slot) {
+    slot->page_check.reset();
+    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");
     move(*slot, slot->snapshot ? State::asleep : State::stopped);
     finish_order(slot, {});
 }
 
 // Whatever went wrong with an image, the request that asked is answered by a cold start.
-void Pool::thaw_failed(const SlotPtr& slot, const Error& error) {
+void Pool::thaw_failed(const SlotPtr& slot, Error error) {
+    if (const auto check = std::exchange(slot->page_check, nullptr); check && check->damage) error = damaged(*check->damage);
+    // criu's clone3() with the number of another process, or of one of its threads: the image is as good as ever.
+    if (error.cause.find("File exists") != std::string::npos) return start_cold_instead(slot, error.cause);
+    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");
     log::warning("{}: could not be thawed, starting cold and dropping the snapshot: {}", slot->name, error.text());
     drop_snapshot(slot);
+    start_cold(slot);
+}
+
+void Pool::start_cold_instead(const SlotPtr& slot, const std::string& why) {
+    slot->page_check.reset();
+    log::info("{}: cannot be thawed this time, starting cold and keeping the snapshot: {}", slot->name, why);
     start_cold(slot);
 }
 

@@ -31,6 +31,13 @@ struct Waiter {
 // What the pool was told to do with the worker as soon as it may.
 enum class Order { none, suspend, stop };
 
+// The reading of an image's pages, beside the thaw.
+struct PageCheck {
+    bool is_done = false;
+    std::optional<std::string> damage;
+    std::function<void()> then;  // what waits for it
+};
+
 struct Slot {
     const std::string name;
 
@@ -58,6 +65,7 @@ struct Slot {
     std::unique_ptr<Worker> worker;
     std::unique_ptr<CriuCall> criu;
     std::optional<Snapshot> snapshot;
+    std::shared_ptr<PageCheck> page_check;      // of the thaw under way
     Order order = Order::none;
     std::vector<std::function<void(Result<void>)>> observers;  // of the order
     Clock::time_point ready_at{};
@@ -68,6 +76,7 @@ struct Slot {
     uint64_t served = 0;     // leases granted to this generation
     std::unique_ptr<Timer> idle_timer;
     std::unique_ptr<Timer> quiet_timer;
+    std::unique_ptr<Timer> dying_timer;  // a process found unreachable
     std::unique_ptr<Timer> log_timer;
 
     explicit Slot(std::string model_name) : name(std::move(model_name)) {}

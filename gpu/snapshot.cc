@@ -46,6 +46,21 @@ std::string cpu_line() {
     return line;
 }
 
+std::set<std::string> mapped_files(pid_t pid) {
+    std::set<std::string> files;
+    std::istringstream maps(read_file(fmt::format("/proc/{}/maps", pid), maps_bytes_max).value_or(""));
+    for (std::string line; std::getline(maps, line);) {
+        const size_t at = line.find(" /");
+        if (at == std::string::npos) continue;
+        const std::string path = line.substr(at + 1);
+        if (path.starts_with("/dev/") || path.starts_with("/memfd:") || path.ends_with(" (deleted)")) continue;
+        files.insert(path);
+    }
+    return files;
+}
+
+}  // namespace
+
 std::string command_text(const std::vector<std::string>& command_line) {
     std::string line = "command";
     for (const std::string& part : command_line) {
@@ -61,20 +76,13 @@ std::string command_text(const std::vector<std::string>& command_line) {
     return line;
 }
 
-std::set<std::string> mapped_files(pid_t pid) {
-    std::set<std::string> files;
-    std::istringstream maps(read_file(fmt::format("/proc/{}/maps", pid), maps_bytes_max).value_or(""));
-    for (std::string line; std::getline(maps, line);) {
-        const size_t at = line.find(" /");
-        if (at == std::string::npos) continue;
-        const std::string path = line.substr(at + 1);
-        if (path.starts_with("/dev/") || path.starts_with("/memfd:") || path.ends_with(" (deleted)")) continue;
-        files.insert(path);
+std::string fact_in(const std::string& fingerprint, std::string_view fact) {
+    std::istringstream lines(fingerprint);
+    for (std::string line; std::getline(lines, line);) {
+        if (line.starts_with(fact) && line.size() > fact.size() && line[fact.size()] == ' ') return line.substr(fact.size() + 1);
     }
-    return files;
+    return {};
 }
-
-}  // namespace
 
 std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu) {
     std::string text = command_text(command_line) + "\n" + kernel_line() + "\n" + cpu_line() + "\n";

@@ -36,6 +36,12 @@ std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_
 std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<std::string>& command_line,
                                     const std::string& criu);
 
+// What the fingerprint says of this fact: the rest of its line, empty if there is none.
+std::string fact_in(const std::string& fingerprint, std::string_view fact);
+
+// A command line as one line of text, "command PART PART"; equal texts are equal command lines.
+std::string command_text(const std::vector<std::string>& command_line);
+
 // Sum of the files' sizes.
 uint64_t bytes_below(const std::filesystem::path& folder);
 
@@ -57,6 +63,8 @@ class Catalogue {
         pid_t pid = 0;
         uint64_t start_time = 0;
         std::string token;
+        Endpoint endpoint;
+        std::string command;  // command_text()
     };
     virtual std::vector<Running> running() = 0;
     virtual void put_running(const Running& running) = 0;

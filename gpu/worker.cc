@@ -3,11 +3,11 @@
 #include "base/open_files.hh"
 #include "base/text.hh"
 #include "gpu/limits.hh"
+#include "gpu/ownership.hh"
 #include "gpu/worker_log.hh"
 
 #include <signal.h>
 #include <sys/inotify.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -36,17 +36,10 @@ std::vector<std::string> environment_of(const WorkerPlan& plan) {
     return environment;
 }
 
-std::string random_token() {
-    std::array<unsigned char, 16> bytes{};
-    (void)!::getrandom(bytes.data(), bytes.size(), 0);
-    std::string text;
-    for (const unsigned char byte : bytes) text += fmt::format("{:02x}", byte);
-    return text;
-}
-
 }  // namespace
 
-Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs) {
+Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs,
+                               const Endpoint& known) {
     WorkerPlan plan;
     plan.model = model;
     plan.engine = find_engine(model.engine);
@@ -58,6 +51,8 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
     if (!program) return Failure(program.error());
     if (plan.engine->uses_socket(model)) {
         plan.endpoint.socket = folders.workers() / (model.name + ".sock");
+    } else if (known.port != 0) {
+        plan.endpoint.port = known.port;
     } else {
         auto port = free_port();
         if (!port) return Failure(port.error());
@@ -67,13 +62,6 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
     plan.log = folders.logs() / (model.name + ".log");
     plan.token = random_token();
     return plan;
-}
-
-bool has_token(pid_t pid, const std::string& token) {
-    constexpr size_t environ_bytes_max = 4 * 1024 * 1024;
-    if (token.empty()) return false;
-    auto environment = read_file(fmt::format("/proc/{}/environ", pid), environ_bytes_max);
-    return environment && environment->find(fmt::format("{}={}", token_variable, token)) != std::string::npos;
 }
 
 void end_half_made(EventLoop& loop, pid_t pid) {
@@ -217,7 +205,7 @@ void Worker::end(bool at_once) {
 std::vector<pid_t> Worker::left_behind() const {
     std::vector<pid_t> found = session_members(pid());
     for (const pid_t other : process_tree(::getpid())) {
-        if (has_token(other, plan_.token) && std::ranges::find(found, other) == found.end()) found.push_back(other);
+        if (!plan_.token.empty() && token_of(other) == plan_.token && std::ranges::find(found, other) == found.end()) found.push_back(other);
     }
     std::erase(found, pid());
     return found;

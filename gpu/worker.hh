@@ -25,13 +25,10 @@ struct WorkerPlan {
     std::string token;                      // in the worker's environment, so that it can be proved to be ours
 };
 
-// Fails with what keeps the model from being started: no engine, no weights.
-Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs);
-
-inline constexpr std::string_view token_variable = "TORPOR_WORKER_TOKEN";
-
-// Whether this process has this token in its environment; never, if it is empty.
-bool has_token(pid_t pid, const std::string& token);
+// Fails with what keeps the model from being started: no engine, no weights. `known`: where the process listens that
+// the plan is for, if there is one already; an engine that needs a port gets a free one otherwise.
+Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs,
+                               const Endpoint& known = {});
 
 // Ends what a thaw that did not come to its end made of the process `pid`: our child and all its descendants.
 // Loop thread.

@@ -23,8 +23,8 @@ Snapshot make_snapshot(const Statement& row) {
 }
 
 Worker make_worker(const Statement& row) {
-    return {row.text(0), row.integer(1), static_cast<uint64_t>(row.integer(2)), row.text(3),
-            row.text(4), row.text(5),    row.integer(6)};
+    return {row.text(0),    row.integer(1), static_cast<uint64_t>(row.integer(2)), row.text(3), row.integer(4),
+            row.text(5), row.text(6),    row.integer(7)};
 }
 
 ModelSeen make_model_seen(const Statement& row) {
@@ -53,16 +53,16 @@ Result<void> remove_snapshot(Connection& connection, std::string_view model) {
 
 Result<void> put_worker(Connection& connection, const Worker& worker) {
     return connection.run(
-        "INSERT OR REPLACE INTO worker (model, pid, start_time, socket, token, engine, created_at_ms) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        worker.model, worker.pid, worker.start_time, worker.socket, worker.token, worker.engine,
+        "INSERT OR REPLACE INTO worker (model, pid, start_time, socket, port, token, command, created_at_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        worker.model, worker.pid, worker.start_time, worker.socket, worker.port, worker.token, worker.command,
         worker.created_at_ms);
 }
 
 Result<std::vector<Worker>> all_workers(Connection& connection) {
     return collect<Worker>(
         connection,
-        "SELECT model, pid, start_time, socket, token, engine, created_at_ms FROM worker ORDER BY model",
+        "SELECT model, pid, start_time, socket, port, token, command, created_at_ms FROM worker ORDER BY model",
         make_worker);
 }
 

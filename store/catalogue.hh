@@ -33,9 +33,10 @@ struct Worker {
     std::string model;
     int64_t pid = 0;
     uint64_t start_time = 0;  // clock ticks since boot, from /proc/PID/stat
-    std::string socket;
+    std::string socket;       // where it listens, or empty:
+    int64_t port = 0;         // on this port
     std::string token;        // a secret: never into a log or an answer
-    std::string engine;
+    std::string command;      // its command line, as the pool writes it
     int64_t created_at_ms = 0;
 };
 

@@ -12,7 +12,7 @@ namespace torpor::store {
 namespace {
 
 // Released entries never change: files out there were made by them.
-constexpr std::array<const char*, 2> versions{
+constexpr std::array<const char*, 3> versions{
     R"(
     CREATE TABLE meta (
         name  TEXT PRIMARY KEY,
@@ -65,6 +65,13 @@ constexpr std::array<const char*, 2> versions{
     ALTER TABLE key ADD COLUMN requests_per_minute INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE key ADD COLUMN concurrent          INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE key ADD COLUMN models              TEXT    NOT NULL DEFAULT '';
+    )",
+
+    // What the worker was started with: one whose model has other arguments by now is not taken back.
+    R"(
+    ALTER TABLE worker DROP COLUMN engine;
+    ALTER TABLE worker ADD COLUMN port    INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE worker ADD COLUMN command TEXT    NOT NULL DEFAULT '';
     )",
 };
 

@@ -29,6 +29,7 @@ void show_requests(Call& call, http::Response& response);
 
 // snapshots.cc
 void list_snapshots(Call& call, http::Response& response);
+void verify_snapshot(Call& call, http::Response& response);
 void remove_snapshot(Call& call, http::Response& response);
 
 // keys.cc

@@ -5,21 +5,35 @@
 
 namespace torpor::api {
 
+namespace {
+
+void write_snapshot(JsonWriter& json, const gpu::Pool::SnapshotStatus& status) {
+    json.begin_object()
+        .member("model", status.snapshot.model)
+        .member("tier", status.snapshot.tier)
+        .member("bytes", status.snapshot.bytes)
+        .member("created_at_ms", status.snapshot.created_at_ms)
+        .member("valid", status.why_void.empty())
+        .member("reason", status.why_void)
+        .member("path", status.snapshot.path.string())
+        .end_object();
+}
+
+}  // namespace
+
 void list_snapshots(Call& call, http::Response& response) {
     JsonWriter json;
     json.begin_object().key("snapshots").begin_array();
-    for (const auto& [snapshot, why_void] : call.daemon.pool.snapshots()) {
-        json.begin_object()
-            .member("model", snapshot.model)
-            .member("tier", snapshot.tier)
-            .member("bytes", snapshot.bytes)
-            .member("created_at_ms", snapshot.created_at_ms)
-            .member("valid", why_void.empty())
-            .member("reason", why_void)
-            .member("path", snapshot.path.string())
-            .end_object();
-    }
+    for (const auto& status : call.daemon.pool.snapshots()) write_snapshot(json, status);
     json.end_array().end_object();
+    answer_json(response, 200, json.take());
+}
+
+void verify_snapshot(Call& call, http::Response& response) {
+    auto status = call.daemon.pool.verify_snapshot(call.parameters[0]);
+    if (!status) return answer_error(response, status.error());
+    JsonWriter json;
+    write_snapshot(json, *status);
     answer_json(response, 200, json.take());
 }
 

@@ -17,7 +17,7 @@ CHAT = "/v1/chat/completions"
 class Fake:
     """One model whose engine is fake: its script, and what it tells."""
 
-    def __init__(self, torpord, name, **keys):
+    def __init__(self, torpord, name, listen="{socket}", **keys):
         self.torpord, self.name = torpord, name
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="torpor-fake-"))
         os.mkfifo(self.folder / "events")
@@ -26,7 +26,7 @@ class Fake:
         self.told = b""
         keys = {"wires": WIRES, "idle": "never", "snapshot": "off", **keys}
         status, _, answer = torpord.call("POST", "/api/models", {
-            "name": name, "engine": "custom", "command": [sys.executable, str(FAKE), str(self.folder), "{socket}"], **keys})
+            "name": name, "engine": "custom", "command": [sys.executable, str(FAKE), str(self.folder), listen], **keys})
         assert status == 201, answer
 
     def script(self, name, text=""):

@@ -1,4 +1,4 @@
-"""An engine that misbehaves on demand, for the `custom` engine: `python3 fake_engine.py FOLDER SOCKET`.
+"""An engine that misbehaves on demand, for the `custom` engine: `python3 fake_engine.py FOLDER SOCKET-OR-PORT`.
 
 FOLDER holds its script. `load` says what to do at the start: `ok`, `die WORDS` or `hang` (before it listens).
 `health` says what the readiness path does: `ok`, `hang`, or `open` (answers, and leaves the connection open).
@@ -177,8 +177,13 @@ def main():
         sys.exit(3)
     if load == "hang":
         FOREVER.wait()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(sys.argv[2])
+    if sys.argv[2].isdigit():
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", int(sys.argv[2])))
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(sys.argv[2])
     listener.listen(64)
     while True:
         connection = listener.accept()[0]

@@ -252,13 +252,15 @@ TEST_CASE("the catalogue keeps one row a model") {
     CHECK(store::remove_snapshot(db, "a"));  // to remove what is not there is no error
     CHECK(store::all_snapshots(db)->size() == 1);
 
-    REQUIRE(store::put_worker(db, {"m", 10, 20, "/s", "token", "custom", 30}));
-    REQUIRE(store::put_worker(db, {"m", 11, 21, "/s", "token2", "custom", 31}));
+    REQUIRE(store::put_worker(db, {"m", 10, 20, "/s", 0, "token", "command a", 30}));
+    REQUIRE(store::put_worker(db, {"m", 11, 21, "", 8080, "token2", "command b", 31}));
     auto workers = store::all_workers(db);
     REQUIRE(workers->size() == 1);
     CHECK((*workers)[0].pid == 11);
     CHECK((*workers)[0].start_time == 21);
+    CHECK((*workers)[0].port == 8080);
     CHECK((*workers)[0].token == "token2");
+    CHECK((*workers)[0].command == "command b");
     REQUIRE(store::remove_worker(db, "m"));
     CHECK(store::all_workers(db)->empty());
 }

@@ -24,6 +24,20 @@ void add_snapshot_verbs(CLI::App& app, Context& context) {
     add_json(list, context);
 
     static std::string model;
+    CLI::App* verify = add_verb(*group, context, "verify", "read a whole snapshot and compare its checksums", "  torpor snapshot verify smollm2",
+             [&context]() -> Result<void> {
+                 auto verified = context.client.post("/api/snapshots/" + escape_path(model) + "/verify");
+                 if (!verified) return Failure(verified.error());
+                 const std::string size = format_bytes(static_cast<uint64_t>(Answer::number(verified->root(), "bytes")));
+                 if (!Answer::truth(verified->root(), "valid")) {
+                     return fail(Kind::conflict, "it cannot be thawed ({}); the next start of {} is cold, and makes another",
+                                 Answer::text(verified->root(), "reason"), model);
+                 }
+                 print_line(fmt::format("whole: {} as they were written", size));
+                 return {};
+             });
+    verify->add_option(model_argument, model, "the model's name")->required();
+
     add_verb(*group, context, "rm", "remove a model's snapshot; its next start is cold", "  torpor snapshot rm smollm2",
              [&context]() -> Result<void> {
                  auto removed = context.client.remove("/api/snapshots/" + escape_path(model));

@@ -1,0 +1,119 @@
+"""An engine of several processes is frozen and thawed, over and over, and needs each option and step for it."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+import unittest
+
+from harness import BUILD, DATA, Torpord
+
+STAND_IN = pathlib.Path(__file__).with_name("stand_in.py")
+CLIENTS = DATA / "test-clients" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+THAWS = 20
+PATH = "/v1/chat/completions"
+
+
+def files():
+    return set(os.listdir("/dev/shm"))
+
+
+class StandIn:
+    def __init__(self, test, without=None, launcher=None):
+        """`without`: an option that CRIU is not given; `launcher`: another torpor-launch."""
+        self.torpord = Torpord()
+        test.addCleanup(self.torpord.remove)
+        if without:
+            data = tempfile.TemporaryDirectory(prefix="torpor-data-")
+            test.addCleanup(data.cleanup)
+            criu = pathlib.Path(data.name, "criu/criu")
+            criu.parent.mkdir()
+            criu.write_text(f"""#!{sys.executable}
+import os, sys
+words = sys.argv[1:]
+for at in [at for at, word in enumerate(words) if word == {without!r}]:
+    del words[at:at + (2 if at + 1 < len(words) and not words[at + 1].startswith("-") else 1)]
+os.execv({str(DATA / "criu/criu")!r}, ["criu", *words])
+""")
+            criu.chmod(0o755)
+            self.torpord.variables["TORPOR_DATA"] = data.name
+        if launcher:
+            folder = tempfile.TemporaryDirectory(prefix="torpor-libexec-")
+            test.addCleanup(folder.cleanup)
+            for program in ("gpu/launch/torpor-launch", "gpu/criu_hook/torpor-criu-hook"):
+                shutil.copy(BUILD / program, folder.name)
+            place = pathlib.Path(folder.name, "torpor-launch")
+            place.write_text(launcher)
+            self.torpord.variables["TORPOR_LIBEXEC"] = folder.name
+        test.assertEqual(self.torpord.start(), "ready\n")
+        self.torpord.need_freezing(test)
+        status, _, answer = self.torpord.call("POST", "/api/models", {
+            "name": "parts", "engine": "custom", "idle": "never", "env": {"PYTHONPATH": str(CLIENTS)},
+            "command": [sys.executable, str(STAND_IN), "{socket}"]})
+        test.assertEqual(status, 201, answer)
+
+    def ask(self, prompt):
+        status, headers, answer = self.torpord.call("POST", PATH, {"model": "parts", "prompt": prompt})
+        assert status == 200, answer
+        return answer["answers"], headers["Server-Timing"]
+
+    def suspend(self):
+        return self.torpord.call("POST", "/api/models/parts/suspend")[2]
+
+    def await_image(self):
+        """Until it was made, or could not be made."""
+        self.torpord.wait_until(lambda: "parts: snapshot of" in self.torpord.log() or "no snapshot could be made" in self.torpord.log())
+
+    def processes(self):
+        found = []
+        for folder in pathlib.Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and self.torpord.folder.encode() in (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                pass  # it has ended
+        return found
+
+
+@unittest.skipUnless((CLIENTS / "uvloop").exists(), "uvloop is not there; packaging/setup/fetch-test-clients fetches it")
+class StandInTest(unittest.TestCase):
+    def test_one_image_thaws_twenty_times_and_leaves_nothing(self):
+        before = files()
+        stand_in = StandIn(self)
+        first, _ = stand_in.ask("one")
+        self.assertEqual(stand_in.suspend().get("tier"), "frozen", stand_in.torpord.log())
+        for number in range(THAWS):
+            answers, timing = stand_in.ask(f"again {number}")
+            self.assertIn("desc=thawed", timing, stand_in.torpord.log()[-1500:])
+            for was, now in zip(first, answers):
+                # The same processes with what they knew, from the same moment on: this is their second answer.
+                self.assertEqual(now, {**was, "said": was["said"] + 1, "turn": was["turn"] + 2, "prompt": f"again {number}"})
+            if number % 3 == 2:  # after a crash and, as far as that can be had, after a reboot
+                os.kill(stand_in.torpord.get("/api/models/parts")["pid"], signal.SIGKILL)
+                stand_in.torpord.wait_until(lambda: stand_in.torpord.get("/api/models/parts")["state"] == "asleep")
+            else:
+                self.assertEqual(stand_in.suspend()["tier"], "frozen")
+            self.assertEqual(files() - before, set())
+        self.assertEqual(stand_in.torpord.stop(), 0)
+        self.assertEqual(stand_in.processes(), [])
+        self.assertEqual(files() - before, set())
+
+    def test_it_cannot_do_without_any_option_or_step(self):
+        for option in ("--link-remap", "--tcp-close", "--file-locks", "--action-script"):
+            with self.subTest(without=option):
+                stand_in = StandIn(self, without=option)
+                stand_in.ask("one")
+                stand_in.await_image()
+                stand_in.suspend()
+                self.assertNotIn("desc=thawed", stand_in.ask("two")[1])
+        with self.subTest(without="the filter of io_uring"):
+            real = BUILD / "gpu/launch/torpor-launch"
+            stand_in = StandIn(self, launcher=f'#!/bin/sh\n[ "$1" = --no-io-uring ] && shift\nexec "{real}" "$@"\n')
+            stand_in.ask("one")
+            self.assertNotEqual(stand_in.suspend().get("tier"), "frozen")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -136,6 +136,8 @@ class GatewayTest(unittest.TestCase):
         fake = self.fake("counted")
         self.assertEqual(fake.ask(messages=[{"role": "user", "content": "a secret thing"}])[0], 200)
         self.assertEqual(fake.ask(do="not-http")[0], 502)
+        # A request is counted once its answer is sent, which its client may know first.
+        self.wait(lambda: 'model="counted",wire="chat",outcome="engine"} 1' in self.torpord.call("GET", "/metrics")[2])
         status, headers, text = self.torpord.call("GET", "/metrics")
         self.assertEqual((status, headers.get_content_type()), (200, "text/plain"))
         for line in text.splitlines():

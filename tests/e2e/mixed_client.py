@@ -128,7 +128,7 @@ class Mixture:
         with self.connect(dice) as connection:
             connection.sendall(data)
             raw = read_all(connection)
-        assert raw == b"" or Answer(raw).status in (400, 401, 403, 404, 408, 413, 414, 415, 431, 505), raw[:300]
+        assert raw == b"" or Answer(raw).status in (400, 401, 403, 404, 405, 408, 413, 414, 415, 431, 505), raw[:300]
 
     def broken_bytes(self, dice):
         """A good request with some bytes of it changed."""

@@ -275,9 +275,9 @@ class BadClientTest(unittest.TestCase):
             with self.subTest(target=target):
                 self.refused(400, head(target, method="GET"), path="/")
         self.refused(400, b"CONNECT example.org:443 HTTP/1.1\r\n\r\n", path="/")
-        for method in ("TRACE", "OPTIONS", "PUT", "PATCH", "GET", "BREW"):
+        for method, status in (("TRACE", 405), ("OPTIONS", 405), ("PUT", 405), ("PATCH", 405), ("GET", 405), ("BREW", 400)):
             with self.subTest(method=method):
-                self.refused(400, head(CHAT, method=method))
+                self.refused(status, head(CHAT, method=method))
         for target in ("/v1/%00", "/%2e%2e/%2e%2e/etc/passwd", "/../../etc/passwd", "/v1/models/%00", "/v1/models/..%2f..", "/%ff",
                        "/v1/models/%ff%fe", "/api/models/%2e%2e", "/v1//models", "/v1/models/", "/%zz", "//healthz", "/healthz/"):
             with self.subTest(target=target):

@@ -21,6 +21,7 @@ TYPES = {  # as the parser names them: a counter without its _total
     "torpor_request_seconds": "histogram",
     "torpor_model_state": "gauge", "torpor_model_memory_bytes": "gauge", "torpor_model_snapshot_bytes": "gauge",
     "torpor_model_requests": "gauge", "torpor_model_waiting": "gauge", "torpor_connections": "gauge",
+    "torpor_body_bytes": "gauge", "torpor_answer_bytes": "gauge",
     "torpor_http_threads": "gauge", "torpor_database_log_bytes": "gauge"}
 STATES = {"stopped", "starting", "ready", "busy", "suspending", "asleep", "resuming", "failed"}
 WIRES = {"chat", "completions", "responses", "embeddings", "messages", "count_tokens"}

@@ -110,7 +110,10 @@ class StandInTest(unittest.TestCase):
                 self.assertNotIn("desc=thawed", stand_in.ask("two")[1])
         with self.subTest(without="the filter of io_uring"):
             real = BUILD / "gpu/launch/torpor-launch"
-            stand_in = StandIn(self, launcher=f'#!/bin/sh\n[ "$1" = --no-io-uring ] && shift\nexec "{real}" "$@"\n')
+            stand_in = StandIn(self, launcher=f"""#!{sys.executable}
+import os, sys
+os.execv({str(real)!r}, ["torpor-launch"] + [word for word in sys.argv[1:] if word != "--no-io-uring"])
+""")
             stand_in.ask("one")
             self.assertNotEqual(stand_in.suspend().get("tier"), "frozen")
 

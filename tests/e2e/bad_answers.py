@@ -1,5 +1,6 @@
 """What fake_engine.py can do wrong with an answer: each takes the connection, and ends it."""
 import os
+import select
 import time
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -52,6 +53,16 @@ def silent(begin):
     return answer
 
 
+def stays(begin):
+    """Without reading any more, until it is left."""
+    def answer(connection):
+        connection.sendall(begin)
+        hung_up = select.poll()
+        hung_up.register(connection, select.POLLRDHUP)
+        hung_up.poll()
+    return answer
+
+
 def dies(begin):
     def answer(connection):
         connection.sendall(begin)
@@ -95,7 +106,7 @@ ANSWERS = {
 EARLY = {
     "deaf": lambda connection: time.sleep(1000),
     "early": says(whole(b'{"early":true}')),
-    "early-open": silent(whole(b'{"early":true}')),
+    "early-open": stays(whole(b'{"early":true}')),
     "early-refusal": says(whole(b'{"error":"too long"}', status=b"413 Payload Too Large")),
     "early-close": says(b""),
 }

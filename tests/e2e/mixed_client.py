@@ -182,7 +182,7 @@ class Mixture:
                 connection.settimeout(dice.random())
             try:
                 raw = b"".join(iter(lambda: connection.recv(65536), b""))
-            except OSError:
+            except TimeoutError:
                 return  # it was left
         assert raw.startswith(b"HTTP/1.1 "), (what, raw[:300])
         status = int(raw[9:12])

@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <thread>
 
@@ -73,7 +73,7 @@ class Instance {
         Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
-        std::strcpy(address.sun_path, folders_.socket().c_str());  // NOLINT
+        folders_.socket().string().copy(address.sun_path, sizeof address.sun_path - 1);
         if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) std::abort();
         return fd;
     }

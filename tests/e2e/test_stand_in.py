@@ -16,10 +16,6 @@ THAWS = 20
 PATH = "/v1/chat/completions"
 
 
-def files():
-    return set(os.listdir("/dev/shm"))
-
-
 class StandIn:
     def __init__(self, test, without=None, launcher=None):
         """`without`: an option that CRIU is not given; `launcher`: another torpor-launch."""
@@ -66,6 +62,13 @@ os.execv({str(DATA / "criu/criu")!r}, ["criu", *words])
         """Until it was made, or could not be made."""
         self.torpord.wait_until(lambda: "parts: snapshot of" in self.torpord.log() or "no snapshot could be made" in self.torpord.log())
 
+    def shared_files(self):
+        """Those of its files in /dev/shm that its image has, and that are there."""
+        image = pathlib.Path(self.torpord.folder, "cache/snapshots/parts/image")
+        names = {file.name.removeprefix("shm-") for file in image.glob("shm-*")}
+        assert names
+        return names & set(os.listdir("/dev/shm"))
+
     def processes(self):
         found = []
         for folder in pathlib.Path("/proc").iterdir():
@@ -80,13 +83,13 @@ os.execv({str(DATA / "criu/criu")!r}, ["criu", *words])
 @unittest.skipUnless((CLIENTS / "uvloop").exists(), "uvloop is not there; packaging/setup/fetch-test-clients fetches it")
 class StandInTest(unittest.TestCase):
     def test_one_image_thaws_twenty_times_and_leaves_nothing(self):
-        before = files()
         stand_in = StandIn(self)
         first, _ = stand_in.ask("one")
         self.assertEqual(stand_in.suspend().get("tier"), "frozen", stand_in.torpord.log())
         for number in range(THAWS):
             answers, timing = stand_in.ask(f"again {number}")
             self.assertIn("desc=thawed", timing, stand_in.torpord.log()[-1500:])
+            self.assertNotEqual(stand_in.shared_files(), set())
             for was, now in zip(first, answers):
                 # The same processes with what they knew, from the same moment on: this is their second answer.
                 self.assertEqual(now, {**was, "said": was["said"] + 1, "turn": was["turn"] + 2, "prompt": f"again {number}"})
@@ -95,10 +98,10 @@ class StandInTest(unittest.TestCase):
                 stand_in.torpord.wait_until(lambda: stand_in.torpord.get("/api/models/parts")["state"] == "asleep")
             else:
                 self.assertEqual(stand_in.suspend()["tier"], "frozen")
-            self.assertEqual(files() - before, set())
+            self.assertEqual(stand_in.shared_files(), set())
         self.assertEqual(stand_in.torpord.stop(), 0)
         self.assertEqual(stand_in.processes(), [])
-        self.assertEqual(files() - before, set())
+        self.assertEqual(stand_in.shared_files(), set())
 
     def test_it_cannot_do_without_any_option_or_step(self):
         for option in ("--link-remap", "--tcp-close", "--file-locks", "--action-script"):

@@ -84,7 +84,7 @@ class Instance {
     std::unique_ptr<store::Store> store_ = must(store::Store::open(folders_.state));
     std::unique_ptr<store::Keys> keys_ = must(store::Keys::open(*store_));
     StoreCatalogue catalogue_{*store_};
-    gpu::Pool pool_{loop_, {folders_, "/nonexistent/torpor-launch", {"", "this is a test"}, &catalogue_}};
+    gpu::Pool pool_{loop_, {folders_, "/nonexistent/torpor-launch", {.program = {}, .hook = {}, .why_not = "this is a test"}, &catalogue_}};
     gateway::Gateway gateway_{pool_, {}, std::chrono::seconds(60), folders_.request_log()};
     Daemon daemon_{.folders = folders_, .loop = loop_, .store = *store_, .keys = *keys_, .pool = pool_, .gateway = gateway_,
                    .http_limits = {}, .tcp_state = {}, .config_mutex = {}, .config = {}, .config_error = {}, .begin_stop = {}};

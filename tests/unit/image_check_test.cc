@@ -45,7 +45,9 @@ TEST_CASE("a flipped bit anywhere in an image is found") {
     REQUIRE(!damage(folder.path(), fingerprint));
 
     for (int i = 0; i < 100; ++i) {
-        const auto& [name, size] = files[random() % files.size()];
+        const auto& file = files[random() % files.size()];
+        const std::string name = file.first;
+        const size_t size = file.second;
         if (size == 0) continue;
         const uint64_t bit = random() % (size * 8);
         flip(folder / name, bit);

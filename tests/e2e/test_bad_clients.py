@@ -61,7 +61,8 @@ class BadClientTest(unittest.TestCase):
                 connection.shutdown(socket.SHUT_WR)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it has closed; what it said comes now
-        return read_all(connection)
+        with connection:  # closed at once: it would be waited for
+            return read_all(connection)
 
     def refused(self, status, *pieces, path=CHAT, says="", tcp=False):
         """One answer with this status in the shape of this path's wire, and then a closed connection."""

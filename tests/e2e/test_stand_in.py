@@ -103,6 +103,26 @@ class StandInTest(unittest.TestCase):
         self.assertEqual(stand_in.processes(), [])
         self.assertEqual(stand_in.shared_files(), set())
 
+    def test_after_a_reboot_it_thaws(self):
+        """As far as one can be had here: no process of it lives, /dev/shm and the runtime folder are empty."""
+        stand_in = StandIn(self)
+        first, _ = stand_in.ask("one")
+        self.assertEqual(stand_in.suspend().get("tier"), "frozen")
+        stand_in.ask("awake when the power fails")
+        stand_in.torpord.process.kill()
+        stand_in.torpord.process.wait()
+        for pid in stand_in.processes():
+            os.kill(pid, signal.SIGKILL)
+        stand_in.torpord.wait_until(lambda: not stand_in.processes(), "the end of all")
+        for name in stand_in.shared_files():
+            os.unlink("/dev/shm/" + name)
+        os.unlink(stand_in.torpord.folder + "/torpor.sock")
+        shutil.rmtree(stand_in.torpord.folder + "/workers")
+        self.assertEqual(stand_in.torpord.start(), "ready\n")
+        answers, timing = stand_in.ask("after")
+        self.assertIn("desc=thawed", timing, stand_in.torpord.log()[-1500:])
+        self.assertEqual([answer["secret"] for answer in answers], [answer["secret"] for answer in first])
+
     def test_it_cannot_do_without_any_option_or_step(self):
         for option in ("--link-remap", "--tcp-close", "--file-locks", "--action-script"):
             with self.subTest(without=option):

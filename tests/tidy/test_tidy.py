@@ -60,6 +60,12 @@ class TidyTest(unittest.TestCase):
                     wrong.append(f"{name} includes {included}, which is not there by that path")
         self.assertEqual(wrong, [])
 
+    def test_quickstart_builds_what_the_programs_look_for(self):
+        built = (ROOT / "quickstart").read_text()
+        for name in sources():
+            for program, folder in re.findall(r'find_beside\("([^"]+)", "([^"]+)"\)', (ROOT / name).read_text()):
+                self.assertIn(f"{folder}/{program}", built, name)
+
     def test_banned_calls(self):
         wrong = []
         for name in sources():

@@ -64,7 +64,8 @@ class TidyTest(unittest.TestCase):
         built = (ROOT / "quickstart").read_text()
         for name in sources():
             for program, folder in re.findall(r'find_beside\("([^"]+)", "([^"]+)"\)', (ROOT / name).read_text()):
-                self.assertIn(f"{folder}/{program}", built, name)
+                if folder != "packaging":  # made when the build is configured
+                    self.assertIn(f"{folder}/{program}", built, name)
 
     def test_banned_calls(self):
         wrong = []

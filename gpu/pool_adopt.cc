@@ -41,7 +41,7 @@ void Pool::adopt_workers(bool after_crash) {
     for (const Catalogue::Running& row : rows) {
         std::vector<pid_t> ours = std::move(carriers[row.token]);
         carriers.erase(row.token);
-        const bool is_same = start_time_of(row.pid) == row.start_time;
+        const bool is_same = start_time_of(row.pid) == row.start_time && use_of(row.pid) == PidUse::taken;
         const bool is_proven = is_same && std::ranges::find(ours, row.pid) != ours.end();
         if (!is_proven) {
             if (is_same) {

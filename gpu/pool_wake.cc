@@ -22,6 +22,13 @@ Error damaged(const std::string& how) {
     return {Kind::internal, "its image is damaged: " + how};
 }
 
+// A number is not free while it is that of a session with members, also of those that have ended and wait for their
+// parents.
+bool waits_for_reaping(pid_t pid) {
+    const auto members = session_members(pid);
+    return !members.empty() && std::ranges::all_of(members, [](pid_t member) { return use_of(member) != PidUse::taken; });
+}
+
 double ms_since(Clock::time_point start) {
     return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
@@ -255,6 +262,11 @@ void Pool::restore(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock
                                       if (restored && !is_given_up(slot)) return thawed(slot, plan, pid, start);
                                       end_half_made(loop_, pid);
                                       if (is_given_up(slot)) return thaw_given_up(slot);
+                                      if (waits_for_reaping(pid) && Clock::now() - start < reap_time_max) {
+                                          remove_shared_files(slot->snapshot->path / "image");
+                                          slot->quiet_timer->start(reap_retry, [this, slot, plan, start] { thaw_when_free(slot, plan, start); });
+                                          return;
+                                      }
                                       thaw_failed(slot, restored.error());
                                   });
     if (!call) return thaw_failed(slot, call.error());

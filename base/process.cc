@@ -190,9 +190,11 @@ std::vector<pid_t> all_processes() {
 }
 
 PidUse use_of(pid_t pid) {
-    const auto stat = stat_of(pid);
-    if (!stat) return PidUse::free;
-    return stat->has_ended ? PidUse::ended : PidUse::taken;
+    if (const auto stat = stat_of(pid)) return stat->has_ended ? PidUse::ended : PidUse::taken;
+    if (pid <= 1 || (::kill(-pid, 0) != 0 && errno == ESRCH)) return PidUse::free;
+    const auto all = all_stats();
+    const bool is_lived_in = std::ranges::any_of(all, [pid](const auto& entry) { return entry.second.session == pid && !entry.second.has_ended; });
+    return is_lived_in ? PidUse::taken : PidUse::ended;
 }
 
 std::vector<pid_t> process_tree(pid_t root) {

@@ -77,7 +77,9 @@ std::optional<uint64_t> start_time_of(pid_t pid);
 // Every process there is.
 std::vector<pid_t> all_processes();
 
-// Whether the number is free, or whose it is: a process or thread, or one that has ended and waits for its parent.
+// Whether a new process could have this number. It is `taken` by a process or thread, or by a session whose leader it
+// was and that others live on in; `ended`: only by those that wait for their parents to reap them. Microseconds where
+// it is free.
 enum class PidUse { free, ended, taken };
 PidUse use_of(pid_t pid);
 

@@ -33,7 +33,6 @@ inline constexpr std::chrono::seconds crash_is_young{10};            // a worker
 inline constexpr std::chrono::milliseconds dying_time_max{250};      // from the first reset to the reaping
 inline constexpr std::chrono::seconds term_grace{3};                 // between SIGTERM and SIGKILL
 inline constexpr std::chrono::milliseconds reap_check{5};            // a thaw waits for the pid of one that ended
-inline constexpr std::chrono::milliseconds reap_retry{50};           // and tries again for those of its session
 inline constexpr std::chrono::seconds reap_time_max{3};              // some init processes look once a second
 inline constexpr std::chrono::seconds orphan_end_time_max{1};        // at start; a thaw needs their pids
 inline constexpr std::chrono::minutes drain_time_max{10};            // a suspend waits this long for requests

@@ -7,7 +7,6 @@
 #include "gpu/slot.hh"
 
 #include <algorithm>
-#include <cstdlib>
 #include <future>
 
 namespace torpor::gpu {
@@ -95,7 +94,7 @@ std::filesystem::path Pool::image_beside(const Slot& slot) const {
 
 Result<WorkerPlan> Pool::plan_for_snapshot(const Slot& slot) const {
     Endpoint known;
-    known.port = std::atoi(fact_in(slot.snapshot->fingerprint, "port").c_str());
+    known.port = number_in(slot.snapshot->fingerprint, "port");
     return plan_worker(slot.model, options_.folders, programs_, known);
 }
 
@@ -299,19 +298,22 @@ std::vector<Pool::SnapshotStatus> Pool::snapshots() {
 }
 
 Result<Pool::SnapshotStatus> Pool::verify_snapshot(std::string_view model) {
+    std::string name;  // `model` may be an alias
     {
         std::lock_guard lock(mutex_);
-        if (!look_up(model)) return unknown_model(model);
+        const SlotPtr slot = look_up(model);
+        if (!slot) return unknown_model(model);
+        name = slot->name;
     }
     for (SnapshotStatus& status : snapshots()) {
-        if (status.snapshot.model != model) continue;
+        if (status.snapshot.model != name) continue;
         for (const ImagePart part : {ImagePart::lists, ImagePart::pages}) {
             if (!status.why_void.empty()) break;
             status.why_void = why_damaged(status.snapshot.path / "image", status.snapshot.fingerprint, part).value_or("");
         }
         return std::move(status);
     }
-    return fail(Kind::not_found, "{} has no snapshot", model);
+    return fail(Kind::not_found, "{} has no snapshot", name);
 }
 
 void Pool::shut_down(std::function<void()> done) {

@@ -147,7 +147,7 @@ class Pool {
     Result<WorkerPlan> plan_for_snapshot(const Slot& slot) const;
 
     // pool_adopt.cc
-    void remove_leftovers();
+    void remove_leftovers(const std::vector<Snapshot>& snapshots);
     Result<void> adopt(const Catalogue::Running& row, const std::vector<pid_t>& pids);
 
     // pool_acquire.cc

@@ -8,7 +8,6 @@
 #include "gpu/slot.hh"
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -29,8 +28,9 @@ void Pool::adopt_workers(bool after_crash) {
     const auto rows = options_.catalogue->running();
     if (rows.empty() && !after_crash) return;
     // A dump or thaw that goes on without anybody to wait for its end.
+    const auto snapshots = options_.catalogue->snapshots();
     std::vector<pid_t> pids;
-    for (const Snapshot& snapshot : options_.catalogue->snapshots()) pids.push_back(std::atoi(fact_in(snapshot.fingerprint, "pid").c_str()));
+    for (const Snapshot& snapshot : snapshots) pids.push_back(number_in(snapshot.fingerprint, "pid"));
     end_all("criu", "it was at work when that one was killed",
             criu_at_work(options_.criu.program, options_.folders.snapshots(), pids));
 
@@ -60,9 +60,9 @@ void Pool::adopt_workers(bool after_crash) {
             options_.catalogue->remove_running(row.model);
         }
     }
-    remove_leftovers();
+    remove_leftovers(snapshots);
     // A thaw may have come to its end without a row of it.
-    for (const Snapshot& snapshot : options_.catalogue->snapshots()) {
+    for (const Snapshot& snapshot : snapshots) {
         const std::string token = fact_in(snapshot.fingerprint, "token");
         if (auto found = carriers.find(token); found != carriers.end()) {
             end_all(snapshot.model, "nothing is known of their thaw", std::move(found->second));
@@ -74,9 +74,9 @@ void Pool::adopt_workers(bool after_crash) {
 }
 
 // Images that were never finished, or never written down.
-void Pool::remove_leftovers() {
+void Pool::remove_leftovers(const std::vector<Snapshot>& snapshots) {
     std::set<std::filesystem::path> known;
-    for (const Snapshot& snapshot : options_.catalogue->snapshots()) known.insert(snapshot.path);
+    for (const Snapshot& snapshot : snapshots) known.insert(snapshot.path);
     std::error_code code, ignored;
     for (const auto& entry : std::filesystem::directory_iterator(options_.folders.snapshots(), code)) {
         if (!known.contains(entry.path())) std::filesystem::remove_all(entry.path(), ignored);

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 namespace torpor::gpu {
 
@@ -20,13 +19,6 @@ namespace {
 
 Error damaged(const std::string& how) {
     return {Kind::internal, "its image is damaged: " + how};
-}
-
-// A number is not free while it is that of a session with members, also of those that have ended and wait for their
-// parents.
-bool waits_for_reaping(pid_t pid) {
-    const auto members = session_members(pid);
-    return !members.empty() && std::ranges::all_of(members, [](pid_t member) { return use_of(member) != PidUse::taken; });
 }
 
 double ms_since(Clock::time_point start) {
@@ -222,11 +214,11 @@ void Pool::thaw(const SlotPtr& slot) {
     thaw_when_free(slot, *plan, Clock::now());
 }
 
-// The processes come back with the numbers they had. Of one that has just ended its number is taken until its parent
-// has seen that, and the parent of a worker that was taken back is not torpord.
+// The processes come back with the numbers they had. One that has just ended keeps its number until its parent has seen
+// that, and the parent of a worker that was taken back is not torpord.
 void Pool::thaw_when_free(const SlotPtr& slot, const WorkerPlan& plan, Clock::time_point start) {
     if (is_given_up(slot)) return thaw_given_up(slot);
-    const pid_t pid = std::atoi(fact_in(slot->snapshot->fingerprint, "pid").c_str());
+    const pid_t pid = number_in(slot->snapshot->fingerprint, "pid");
     const PidUse use = use_of(pid);
     if (use == PidUse::taken || (use == PidUse::ended && Clock::now() - start > reap_time_max)) {
         return start_cold_instead(slot, fmt::format("another process is number {} now", pid));
@@ -262,11 +254,6 @@ void Pool::restore(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock
                                       if (restored && !is_given_up(slot)) return thawed(slot, plan, pid, start);
                                       end_half_made(loop_, pid);
                                       if (is_given_up(slot)) return thaw_given_up(slot);
-                                      if (waits_for_reaping(pid) && Clock::now() - start < reap_time_max) {
-                                          remove_shared_files(slot->snapshot->path / "image");
-                                          slot->quiet_timer->start(reap_retry, [this, slot, plan, start] { thaw_when_free(slot, plan, start); });
-                                          return;
-                                      }
                                       thaw_failed(slot, restored.error());
                                   });
     if (!call) return thaw_failed(slot, call.error());
@@ -343,9 +330,9 @@ void Pool::thaw_given_up(const SlotPtr& slot) {
 // Whatever went wrong with an image, the request that asked is answered by a cold start.
 void Pool::thaw_failed(const SlotPtr& slot, Error error) {
     if (const auto check = std::exchange(slot->page_check, nullptr); check && check->damage) error = damaged(*check->damage);
+    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");
     // criu's clone3() with the number of another process, or of one of its threads: the image is as good as ever.
     if (error.cause.find("File exists") != std::string::npos) return start_cold_instead(slot, error.cause);
-    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");
     log::warning("{}: could not be thawed, starting cold and dropping the snapshot: {}", slot->name, error.text());
     drop_snapshot(slot);
     start_cold(slot);

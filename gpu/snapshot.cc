@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/utsname.h>
 
+#include <cstdlib>
 #include <set>
 #include <sstream>
 
@@ -82,6 +83,10 @@ std::string fact_in(const std::string& fingerprint, std::string_view fact) {
         if (line.starts_with(fact) && line.size() > fact.size() && line[fact.size()] == ' ') return line.substr(fact.size() + 1);
     }
     return {};
+}
+
+int number_in(const std::string& fingerprint, std::string_view fact) {
+    return std::atoi(fact_in(fingerprint, fact).c_str());
 }
 
 std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu) {

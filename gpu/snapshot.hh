@@ -39,6 +39,9 @@ std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<
 // What the fingerprint says of this fact: the rest of its line, empty if there is none.
 std::string fact_in(const std::string& fingerprint, std::string_view fact);
 
+// The same for a fact that is a number; 0 if there is none.
+int number_in(const std::string& fingerprint, std::string_view fact);
+
 // A command line as one line of text, "command PART PART"; equal texts are equal command lines.
 std::string command_text(const std::vector<std::string>& command_line);
 

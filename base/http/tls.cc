@@ -157,9 +157,7 @@ ssize_t TlsSession::result_of(int result, short& events) {
 }
 
 TlsSession::Handshake TlsSession::shake_hands() {
-    if (is_broken_) return Handshake::failed;
-    ERR_clear_error();
-    errno = 0;
+    if (!is_usable()) return Handshake::failed;
     const int result = SSL_accept(session_);
     if (result == 1) {
         is_open_ = true;
@@ -173,13 +171,15 @@ TlsSession::Handshake TlsSession::shake_hands() {
     return is_plain_http ? Handshake::is_plain_http : Handshake::failed;
 }
 
-ssize_t TlsSession::receive(char* to, size_t size) {
-    if (is_broken_) {
-        errno = ECONNRESET;
-        return -1;
-    }
+// Before each call: what is left of an earlier one's errors, here or of another session, would be taken for its own.
+bool TlsSession::is_usable() const {
     ERR_clear_error();
-    errno = 0;
+    errno = is_broken_ ? ECONNRESET : 0;
+    return !is_broken_;
+}
+
+ssize_t TlsSession::receive(char* to, size_t size) {
+    if (!is_usable()) return -1;
     size_t count = 0;
     const int result = SSL_read_ex(session_, to, size, &count);
     if (result == 1) {
@@ -202,12 +202,7 @@ ssize_t TlsSession::send(std::string_view head, std::string_view rest) {
 }
 
 ssize_t TlsSession::send_one(std::string_view bytes) {
-    if (is_broken_) {
-        errno = ECONNRESET;
-        return -1;
-    }
-    ERR_clear_error();
-    errno = 0;
+    if (!is_usable()) return -1;
     size_t count = 0;
     const int result = SSL_write_ex(session_, bytes.data(), bytes.size(), &count);
     has_unsent_ = result != 1;

@@ -73,6 +73,7 @@ class TlsSession {
 
   private:
     ssize_t result_of(int result, short& events);
+    bool is_usable() const;
     ssize_t send_one(std::string_view bytes);
 
     ssl_st* session_;  // owned; null only when there was no memory, which makes it broken

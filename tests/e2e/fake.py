@@ -62,3 +62,13 @@ class Fake:
         self.order("stop", force=True)
         self.events.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class WithFakes:
+    """For tests that have a `torpord`."""
+
+    def fake(self, name, **keys):
+        """A model that goes with the test."""
+        made = Fake(self.torpord, name, **keys)
+        self.addCleanup(made.remove)
+        return made

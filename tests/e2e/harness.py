@@ -58,11 +58,12 @@ def pss_of(pid):
 
 
 class Torpord:
-    def __init__(self, config=None):
+    def __init__(self, config=None, more=""):
+        """`config`: its config.toml instead of the usual one; `more`: what the usual one has after [http]."""
         self.folder = tempfile.mkdtemp(prefix="torpor-e2e-")
         os.chmod(self.folder, 0o700)
         self.port = free_port()
-        pathlib.Path(self.folder, "config.toml").write_text(config or f'[http]\ntcp = "127.0.0.1:{self.port}"\n')
+        pathlib.Path(self.folder, "config.toml").write_text(config or f'[http]\ntcp = "127.0.0.1:{self.port}"\n' + more)
         self.process = None
         self.variables = {}  # for its environment, over the usual ones; None: not set
 

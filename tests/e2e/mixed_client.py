@@ -7,7 +7,6 @@ threads fall between each other is the machine's choice.
 """
 import argparse
 import json
-import pathlib
 import random
 import socket
 import sys
@@ -51,9 +50,7 @@ class Mixture:
         self.seed, self.seconds, self.thread_count = seed, seconds, threads
         self.failures, self.done = [], {}
         self.lock = threading.Lock()
-        self.torpord = Torpord()
-        config = f'[http]\ntcp = "127.0.0.1:{self.torpord.port}"\n' + LIMITS
-        (pathlib.Path(self.torpord.folder) / "config.toml").write_text(config)
+        self.torpord = Torpord(more=LIMITS)
 
     # ---- what a thread can do; each takes its random numbers
 

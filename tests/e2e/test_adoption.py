@@ -1,24 +1,23 @@
 """What a daemon that is killed leaves running, and what the next one makes of it."""
 import pathlib
-import signal
 import sqlite3
 import subprocess
 import sys
 import unittest
 
-from fake import Fake
+from fake import WithFakes
 from harness import MODEL, Torpord, is_alive
 
 
-class AdoptionTest(unittest.TestCase):
+class AdoptionTest(WithFakes, unittest.TestCase):
     def setUp(self):
         self.torpord = Torpord()
         self.addCleanup(self.torpord.remove)
         self.assertEqual(self.torpord.start(), "ready\n")
 
-    def fake(self, name="m", **keys):
-        fake = Fake(self.torpord, name, **keys)
-        self.addCleanup(fake.remove)
+    def awake(self, name="m", **keys):
+        """A model whose worker runs, and its pid."""
+        fake = self.fake(name, **keys)
         status, _, answer = fake.ask()
         self.assertEqual(status, 200, answer)
         return fake, answer["pid"]
@@ -46,7 +45,7 @@ class AdoptionTest(unittest.TestCase):
         self.assertNotEqual(answer["pid"], pid)
 
     def test_workers_are_taken_back_again_and_again(self):
-        fakes = [self.fake("on-socket"), self.fake("on-port", listen="{port}")]
+        fakes = [self.awake("on-socket"), self.awake("on-port", listen="{port}")]
         for _ in range(3):
             self.restart()
             for fake, pid in fakes:
@@ -60,7 +59,7 @@ class AdoptionTest(unittest.TestCase):
             self.assertEqual(fake.ask()[0], 200)
 
     def test_one_that_died_meanwhile_is_started_again(self):
-        fake, pid = self.fake()
+        fake, pid = self.awake()
         self.kill()
         subprocess.run(["kill", "-9", str(pid)], check=True)
         self.assertEqual(self.torpord.start(), "ready\n")
@@ -69,7 +68,7 @@ class AdoptionTest(unittest.TestCase):
         self.assertNotEqual(answer["pid"], pid)
 
     def test_one_that_ends_after_it_was_taken_back_is_started_again(self):
-        fake, pid = self.fake()
+        fake, pid = self.awake()
         self.restart()
         self.assertEqual(fake.ask()[2]["pid"], pid)
         subprocess.run(["kill", "-9", str(pid)], check=True)
@@ -78,7 +77,7 @@ class AdoptionTest(unittest.TestCase):
         self.assertNotEqual(answer["pid"], pid)
 
     def test_one_whose_model_changed_is_ended(self):
-        fake, pid = self.fake()
+        fake, pid = self.awake()
         self.kill()
         file = pathlib.Path(self.torpord.folder, "models/m.toml")
         file.write_text(file.read_text() + 'args = ["--more"]\n')
@@ -86,21 +85,21 @@ class AdoptionTest(unittest.TestCase):
         self.assert_replaced(fake, pid, "the engine's arguments changed")
 
     def test_one_whose_model_is_gone_is_ended(self):
-        _, pid = self.fake()
+        _, pid = self.awake()
         self.kill()
         pathlib.Path(self.torpord.folder, "models/m.toml").unlink()
         self.assertEqual(self.torpord.start(), "ready\n")
         self.torpord.wait_until(lambda: not is_alive(pid), "its end")
 
     def test_one_that_nobody_can_reach_is_ended(self):
-        fake, pid = self.fake()
+        fake, pid = self.awake()
         self.kill()
         next(pathlib.Path(self.torpord.folder).glob("**/workers/m.sock")).unlink()
         self.assertEqual(self.torpord.start(), "ready\n")
         self.assert_replaced(fake, pid, "it does not listen on its socket")
 
     def test_a_foreign_process_with_its_number_is_named_and_left_alone(self):
-        fake, pid = self.fake()
+        fake, pid = self.awake()
         self.kill()
         self.change("UPDATE worker SET token = '00000000000000000000000000000000'")
         self.assertEqual(self.torpord.start(), "ready\n")
@@ -114,7 +113,7 @@ class AdoptionTest(unittest.TestCase):
             subprocess.run(["kill", "-9", str(pid)], check=True)
 
     def test_a_number_that_another_process_has_by_now_is_no_proof(self):
-        fake, pid = self.fake()
+        fake, pid = self.awake()
         self.kill()
         stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         self.addCleanup(stranger.communicate, b"\n")

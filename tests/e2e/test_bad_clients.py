@@ -25,8 +25,7 @@ GROWTH_MAX = memory_bound(64 * 1024 * 1024)  # of the daemon under a flood of 1 
 class BadClientTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.torpord = Torpord()
-        (pathlib.Path(cls.torpord.folder) / "config.toml").write_text(f'[http]\ntcp = "127.0.0.1:{cls.torpord.port}"\n' + LIMITS)
+        cls.torpord = Torpord(more=LIMITS)
         assert cls.torpord.start() == "ready\n"
         cls.good = Fake(cls.torpord, "good")
         cls.key = cls.torpord.call("POST", "/api/keys", {"name": "client"})[2]["key"]

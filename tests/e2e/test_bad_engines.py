@@ -1,7 +1,6 @@
 """What engines do wrong: the client hears of it in its wire's words, other models go on, nothing is kept."""
 import concurrent.futures
 import json
-import pathlib
 import unittest
 
 from fake import CHAT, Fake
@@ -22,8 +21,7 @@ GROWTH_MAX = memory_bound(200 * 1024 * 1024)
 class BadEngineTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.torpord = Torpord()
-        (pathlib.Path(cls.torpord.folder) / "config.toml").write_text(f'[http]\ntcp = "127.0.0.1:{cls.torpord.port}"\n' + LIMITS)
+        cls.torpord = Torpord(more=LIMITS)
         assert cls.torpord.start() == "ready\n"
         cls.bad, cls.good = Fake(cls.torpord, "bad"), Fake(cls.torpord, "good")
         cls.threads = concurrent.futures.ThreadPoolExecutor(8)

@@ -9,11 +9,11 @@ import tempfile
 import time
 import unittest
 
-from fake import CHAT, Fake
+from fake import CHAT, Fake, WithFakes
 from harness import DATA, SECONDS_MAX, Torpord, is_alive
 
 
-class EngineTest(unittest.TestCase):
+class EngineTest(WithFakes, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.torpord = Torpord()
@@ -24,11 +24,6 @@ class EngineTest(unittest.TestCase):
     def tearDownClass(cls):
         cls.torpord.remove()
         cls.threads.shutdown()
-
-    def fake(self, name, **keys):
-        made = Fake(self.torpord, name, **keys)
-        self.addCleanup(made.remove)
-        return made
 
     def words_of(self, answer):
         return answer["error"]["message"]

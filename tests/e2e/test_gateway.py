@@ -1,32 +1,24 @@
-"""What the gateway adds to engines: limits, fairness, keep_alive, metrics, the request log, and bad requests."""
+"""What the gateway adds to engines: limits, fairness, keep_alive, metrics and the request log."""
 import concurrent.futures
 import json
 import pathlib
-import re
 import socket
 import time
 import unittest
 
-from fake import CHAT, Fake
+from fake import CHAT, WithFakes
 from harness import SECONDS_MAX, Torpord
 
 
-class GatewayTest(unittest.TestCase):
+class GatewayTest(WithFakes, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.torpord = Torpord()
-        config = f'[http]\ntcp = "127.0.0.1:{cls.torpord.port}"\n[limits]\nrequests_per_model = 1\nbody_bytes = "256kB"\nhead_time = "1s"\n'
-        (pathlib.Path(cls.torpord.folder) / "config.toml").write_text(config)
+        cls.torpord = Torpord(more="[limits]\nrequests_per_model = 1\n")
         assert cls.torpord.start() == "ready\n"
 
     @classmethod
     def tearDownClass(cls):
         cls.torpord.remove()
-
-    def fake(self, name, **keys):
-        made = Fake(self.torpord, name, **keys)
-        self.addCleanup(made.remove)
-        return made
 
     def key(self, name, **limits):
         status, _, made = self.torpord.call("POST", "/api/keys", {"name": name, **limits})
@@ -151,45 +143,6 @@ class GatewayTest(unittest.TestCase):
         self.assertEqual([row["status"] for row in rows], [200, 502])
         self.assertEqual(rows[0]["key"], "owner")
         self.assertNotIn("secret thing", log)
-
-    def raw(self, data, tcp=False):
-        """What comes back for these bytes, until the daemon closes; it must within its deadlines."""
-        with socket.socket(socket.AF_INET if tcp else socket.AF_UNIX) as connection:
-            connection.settimeout(SECONDS_MAX)
-            connection.connect(("127.0.0.1", self.torpord.port) if tcp else str(pathlib.Path(self.torpord.folder) / "torpor.sock"))
-            connection.sendall(data)
-            got = b""
-            try:
-                while (piece := connection.recv(65536)):
-                    got += piece
-            except ConnectionError:
-                pass
-            return got
-
-    def post(self, body, more=b"", path=CHAT):
-        return self.raw(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n".encode() +
-                        more + b"\r\n" + body)
-
-    def test_bad_requests_get_their_4xx_and_harm_nobody(self):
-        for body in (b"{", b"[" * 10_000, b'{"model":1}', b'{"model":"a","model":"b"}', b'{"model":"\xff"}', b""):
-            self.assertRegex(self.post(body), rb"^HTTP/1.1 400 ", body[:40])
-        large = self.post(b'{"model":"' + b"x" * 300_000)
-        self.assertRegex(large, rb"^HTTP/1.1 413 ")
-        self.assertIn(b"256000 bytes", large)
-        self.assertRegex(self.post(b'{"model":"a"}', b"Content-Encoding: gzip\r\n"), rb"^HTTP/1.1 415 |^HTTP/1.1 400 ")
-        self.assertRegex(self.post(b"{}", b"x: y\r\n" * 1000), rb"^HTTP/1.1 4\d\d ")
-        self.assertRegex(self.raw(b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 100_000), rb"^HTTP/1.1 431 |^$")
-        self.assertEqual(self.raw(b"POST /v1/messages HT"), b"")  # half a head: closed after head_time
-        self.assertEqual(self.torpord.call("GET", "/healthz")[0], 200)
-
-    def test_requests_in_one_go_are_answered_in_order(self):
-        self.fake("piped")
-        one = b'{"model":"piped"}'
-        request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(one), one)
-        last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        got = self.raw(request + request + last)
-        self.assertEqual(len(re.findall(rb"HTTP/1.1 200 ", got)), 3, got)
-        self.assertTrue(got.endswith(b'{"ok":true}'))
 
 
 if __name__ == "__main__":

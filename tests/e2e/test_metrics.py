@@ -5,7 +5,7 @@ import sys
 import time
 import unittest
 
-from fake import CHAT, Fake
+from fake import CHAT, WithFakes
 from harness import CLIENTS, SECONDS_MAX, Torpord
 
 sys.path.insert(0, str(CLIENTS))
@@ -75,7 +75,7 @@ class Scrape:
 
 
 @unittest.skipIf(WHY_NOT, WHY_NOT)
-class MetricsTest(unittest.TestCase):
+class MetricsTest(WithFakes, unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.torpord = Torpord()
@@ -84,11 +84,6 @@ class MetricsTest(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.torpord.remove()
-
-    def fake(self, name, **keys):
-        made = Fake(self.torpord, name, **keys)
-        self.addCleanup(made.remove)
-        return made
 
     def scrape(self):
         return Scrape(self, self.torpord)

@@ -10,7 +10,7 @@ import unittest
 from harness import MODEL, Torpord, UnixConnection, is_alive
 
 
-@unittest.skipUnless(MODEL.exists(), "the small model is not there; packaging/setup/fetch-worker-parts fetches it")
+@unittest.skipUnless(MODEL.exists(), "the small model is not there; packaging/setup/fetch-model fetches it")
 class ModelTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):

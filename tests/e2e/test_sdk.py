@@ -12,7 +12,7 @@ try:
 except ImportError as missing:
     WHY_NOT = f"the SDKs are not in {CLIENTS} ({missing}); packaging/setup/fetch-test-clients fetches them"
 if not MODEL.exists():
-    WHY_NOT = "the small model is not there; packaging/setup/fetch-worker-parts fetches it"
+    WHY_NOT = "the small model is not there; packaging/setup/fetch-model fetches it"
 
 MESSAGES = [{"role": "user", "content": "Say hi."}]
 WRONG_KEY = "tp-" + "x" * 43

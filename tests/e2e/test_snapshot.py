@@ -14,7 +14,7 @@ class SnapshotTest(unittest.TestCase):
         self.addCleanup(self.torpord.remove)
         self.assertEqual(self.torpord.start(), "ready\n")
         self.torpord.need_freezing(self)
-        self.torpord.add_model("smol")
+        self.torpord.add_model("smol", aliases=["little"])
         self.image = pathlib.Path(self.torpord.folder, "cache/snapshots/smol/image")
 
     def freeze(self):
@@ -63,6 +63,7 @@ class SnapshotTest(unittest.TestCase):
         done = subprocess.run(verify, env=self.torpord.environment(), capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("as they were written", done.stdout)
+        self.assertTrue(self.torpord.call("POST", "/api/snapshots/little/verify")[2]["valid"])
         self.flip(next(self.image.glob("core-*.img")), 100)
         done = subprocess.run(verify, env=self.torpord.environment(), capture_output=True, text=True)
         self.assertNotEqual(done.returncode, 0)

@@ -1,5 +1,4 @@
 """An engine of several processes is frozen and thawed, over and over, and needs each option and step for it."""
-import json
 import os
 import pathlib
 import shutil

@@ -14,7 +14,7 @@ inline constexpr size_t daemon_log_files_max = 3;
 // HTTP server: what config.toml can change, each with its default.
 namespace http {
 struct Limits {
-    size_t connections = 4096;                           // each costs a descriptor and about 1 kB (15 kB with TLS)
+    size_t connections = 4096;                           // each costs a descriptor and about 3 kB (15 kB with TLS)
     size_t body_bytes = 64 * 1024 * 1024;                // a long context with images in base64
     size_t bodies_in_flight_bytes = 256 * 1024 * 1024;   // all bodies together
     std::chrono::milliseconds head_time{10'000};         // slow senders are let go

@@ -4,6 +4,7 @@
 #include "base/text.hh"
 #include "gpu/engine.hh"
 #include "gpu/limits.hh"
+#include "gpu/shared_files.hh"
 
 #include <poll.h>
 #include <signal.h>
@@ -187,7 +188,7 @@ CriuCall::CriuCall(EventLoop& loop, std::filesystem::path criu_log, OnDone on_do
 
 Result<std::unique_ptr<CriuCall>> CriuCall::run(EventLoop& loop, SpawnOptions options, std::filesystem::path criu_log,
                                                 std::chrono::milliseconds time_max, OnDone on_done) {
-    options.environment = environment_of_criu();
+    for (std::string& variable : environment_of_criu()) options.environment.push_back(std::move(variable));
     auto call = std::make_unique<CriuCall>(loop, std::move(criu_log), std::move(on_done));
     auto process = Process::spawn(loop, options, [raw = call.get()](Ending ending) {
         raw->deadline_.cancel();
@@ -217,6 +218,7 @@ Result<std::unique_ptr<CriuCall>> CriuCall::dump(EventLoop& loop, const CriuTool
                     "--ext-unix-sk",  "--manage-cgroups=ignore", "--log-file", "dump.log", "-v1"};
     if (tool.is_unprivileged) options.argv.emplace_back("--unprivileged");
     if (!tool.hook.empty()) options.argv.insert(options.argv.end(), {"--action-script", tool.hook});
+    options.environment = {fmt::format("{}={}", image_variable, image.string())};
     return run(loop, std::move(options), image / "dump.log", dump_time_max, std::move(on_done));
 }
 

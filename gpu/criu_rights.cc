@@ -45,12 +45,12 @@ std::string value_in(const std::string& status, std::string_view name) {
     return {};
 }
 
-Capabilities bounding_set(const std::string& status) {
-    return std::strtoull(value_in(status, "CapBnd").c_str(), nullptr, 16);
+Capabilities capabilities_in(const std::string& status, std::string_view set) {
+    return std::strtoull(value_in(status, set).c_str(), nullptr, 16);
 }
 
-std::string own_status() {
-    return read_file("/proc/self/status", status_bytes_max).value_or("");
+std::string status_of(std::string_view process) {
+    return read_file(fmt::format("/proc/{}/status", process), status_bytes_max).value_or("");
 }
 
 // 0 where there is no such setting.
@@ -59,7 +59,7 @@ int setting_of_kernel(std::string_view name) {
 }
 
 Capabilities needed_here() {
-    return rights_needed(own_status(), setting_of_kernel("cap_last_cap"), setting_of_kernel("yama/ptrace_scope"));
+    return rights_needed(status_of("self"), setting_of_kernel("cap_last_cap"), setting_of_kernel("yama/ptrace_scope"));
 }
 
 std::string own_group() {
@@ -74,7 +74,7 @@ std::string own_group() {
 }  // namespace
 
 Capabilities rights_needed(const std::string& status, int last, int ptrace_scope) {
-    const bool is_whole = bounding_set(status) == bit(last + 1) - 1;
+    const bool is_whole = capabilities_in(status, "CapBnd") == bit(last + 1) - 1;
     Capabilities needed = bit(CAP_CHECKPOINT_RESTORE);
     if (!is_whole) needed |= bit(CAP_SETPCAP);
     if (ptrace_scope > 0) needed |= bit(CAP_SYS_PTRACE);
@@ -82,7 +82,7 @@ Capabilities rights_needed(const std::string& status, int last, int ptrace_scope
 }
 
 std::optional<std::string> obstacle_in(const std::string& status, Capabilities needed) {
-    if (const Capabilities lack = needed & ~bounding_set(status)) {
+    if (const Capabilities lack = needed & ~capabilities_in(status, "CapBnd")) {
         return fmt::format("CRIU needs {} here, which nothing that this torpord starts can have (it is not in the bounding "
                            "set; a container is given it by whoever starts it)",
                            names_of(lack));
@@ -119,13 +119,20 @@ std::filesystem::path granted_criu() {
 }
 
 std::optional<std::string> obstacle_to_rights() {
-    return obstacle_in(own_status(), needed_here());
+    return obstacle_in(status_of("self"), needed_here());
 }
 
 std::string lack_of_rights(const std::string& criu) {
     std::array<char, 256> attribute{};
     const ssize_t size = ::getxattr(criu.c_str(), "security.capability", attribute.data(), attribute.size());
     return names_of(needed_here() & ~rights_in({attribute.data(), static_cast<size_t>(std::max<ssize_t>(size, 0))}));
+}
+
+bool has_more_rights(pid_t pid) {
+    const std::string status = status_of(std::to_string(pid));
+    const std::string user = value_in(status, "Uid");
+    if (user.empty() || std::strtoul(user.c_str(), nullptr, 10) != ::geteuid()) return false;
+    return (capabilities_in(status, "CapPrm") & ~capabilities_in(status_of("self"), "CapPrm")) != 0;
 }
 
 CriuGrant grant_for(const std::string& criu) {

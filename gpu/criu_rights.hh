@@ -6,6 +6,8 @@
 // - cap_sys_ptrace only where Yama keeps a user from tracing processes of their own. It is as good as being root.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -34,6 +36,10 @@ std::string lack_of_rights(const std::string& criu);
 
 // How a copy of `criu` gets the rights.
 CriuGrant grant_for(const std::string& criu);
+
+// Whether a process is of our user and has rights that we have not, as criu with its own, and what it is about to make.
+// (Who has less may not look at /proc/PID/exe.)
+bool has_more_rights(pid_t pid);
 
 // Parts of these, for tests. `status`: the text of /proc/self/status; `last`: the highest capability that the kernel
 // knows; `ptrace_scope`: Yama's, 0 without it.

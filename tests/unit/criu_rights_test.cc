@@ -2,7 +2,7 @@
 
 #include "base/text.hh"
 
-#include <doctest.h>
+#include <doctest/doctest.h>
 
 using namespace torpor;
 using namespace torpor::gpu;

@@ -121,6 +121,16 @@ std::string did_you_mean(std::string_view name, const std::vector<std::string>& 
     return found.empty() ? std::string() : fmt::format("; did you mean {}?", found);
 }
 
+std::string shell_quoted(std::string_view text) {
+    const bool is_plain = !text.empty() && std::ranges::all_of(text, [](unsigned char c) {
+        return std::isalnum(c) != 0 || std::string_view("+,-./:=@_%").find(static_cast<char>(c)) != std::string_view::npos;
+    });
+    if (is_plain) return std::string(text);
+    std::string quoted = "'";
+    for (const char c : text) c == '\'' ? quoted += "'\\''" : quoted += c;
+    return quoted + "'";
+}
+
 bool is_plain_name(std::string_view name) {
     if (name.empty() || name.size() > 64 || name[0] == '.' || name[0] == '-') return false;
     return std::ranges::all_of(name, [](unsigned char c) {

@@ -32,6 +32,9 @@ std::string nearest(std::string_view name, const std::vector<std::string>& candi
 // "; did you mean X?" or nothing.
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& candidates);
 
+// As one word for a shell: in single quotes unless it is plain.
+std::string shell_quoted(std::string_view text);
+
 // True for 1 to 64 of [A-Za-z0-9._:-], not starting with a dot or a dash: safe as a file's name.
 bool is_plain_name(std::string_view name);
 

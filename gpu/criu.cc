@@ -4,6 +4,7 @@
 #include "base/text.hh"
 #include "gpu/engine.hh"
 #include "gpu/limits.hh"
+#include "gpu/shared_files.hh"
 
 #include <poll.h>
 #include <signal.h>
@@ -15,13 +16,23 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <sstream>
-
-extern char** environ;
 
 namespace torpor::gpu {
 
 namespace {
+
+// criu keeps what it finds out about the kernel, for a plain user in XDG_RUNTIME_DIR: trusted only if it is ours.
+std::vector<std::string> environment_of_criu() {
+    std::vector<std::string> environment{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"};
+    const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+    struct stat info{};
+    if (runtime != nullptr && ::stat(runtime, &info) == 0 && info.st_uid == ::geteuid() && (info.st_mode & 022) == 0) {
+        environment.push_back(std::string("XDG_RUNTIME_DIR=") + runtime);
+    }
+    return environment;
+}
 
 // Runs a short command and gives its output; for questions at start, before the loop runs.
 Result<std::string> ask(const std::vector<std::string>& argv, std::chrono::milliseconds time_max) {
@@ -32,11 +43,14 @@ Result<std::string> ask(const std::vector<std::string>& argv, std::chrono::milli
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, writer.get(), 1);
     posix_spawn_file_actions_adddup2(&actions, writer.get(), 2);
-    std::vector<char*> arguments;
+    const auto environment = environment_of_criu();
+    std::vector<char*> arguments, variables;
     for (const std::string& part : argv) arguments.push_back(const_cast<char*>(part.c_str()));
+    for (const std::string& variable : environment) variables.push_back(const_cast<char*>(variable.c_str()));
     arguments.push_back(nullptr);
+    variables.push_back(nullptr);
     pid_t pid = 0;
-    const int code = ::posix_spawn(&pid, arguments[0], &actions, nullptr, arguments.data(), environ);
+    const int code = ::posix_spawn(&pid, arguments[0], &actions, nullptr, arguments.data(), variables.data());
     posix_spawn_file_actions_destroy(&actions);
     if (code != 0) return Failure(Error{Kind::engine, fmt::format("cannot run {}", argv[0]), std::strerror(code)});
     writer.reset();
@@ -94,10 +108,6 @@ std::string first_complaint(const std::filesystem::path& log) {
     return {};
 }
 
-std::vector<std::string> environment_of_criu() {
-    return {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"};
-}
-
 }  // namespace
 
 namespace {
@@ -114,39 +124,59 @@ std::string circumstances(const std::string& program) {
 
 // `criu check` takes twice as long as all else of a start. That it was content is remembered until the next boot;
 // a complaint is not, so that what was mended is seen at the next start.
-Result<void> check_once(const std::string& program, const std::filesystem::path& memory) {
+Result<void> check_once(const CriuTool& tool, const std::filesystem::path& memory) {
     constexpr size_t memory_bytes_max = 4096;
-    const std::string now = circumstances(program);
+    const std::string now = circumstances(tool.program);
     if (auto before = read_file(memory, memory_bytes_max); before && !now.empty() && *before == now) return {};
-    if (auto checked = ask({program, "check"}, check_time_max); !checked) return Failure(checked.error());
+    std::vector<std::string> question{tool.program, "check"};
+    if (tool.is_unprivileged) question.emplace_back("--unprivileged");
+    if (auto checked = ask(question, check_time_max); !checked) return Failure(checked.error());
     if (!now.empty()) (void)write_file_atomically(memory, now, 0600);  // next time it is asked again
     return {};
+}
+
+// The one that the set-up built, or one on PATH. Fails with what people are to be told.
+Result<std::string> find_built(const std::filesystem::path& data_folder) {
+    const std::string fetched = data_folder / "criu/criu";
+    if (::access(fetched.c_str(), X_OK) == 0) return fetched;
+    std::string program = find_on_path("criu");
+    if (program.empty()) return fail(Kind::engine, "criu is not installed; packaging/setup/fetch-criu builds it");
+    const std::string version = version_of(program);
+    if (is_new_enough(version)) return program;
+    return fail(Kind::engine, "{} is version {}, but {}.{} or newer is needed; packaging/setup/fetch-criu builds one", program,
+                version.empty() ? "unknown" : version, oldest_major, oldest_minor);
+}
+
+// Takes one that has the rights that torpord has not.
+void find_unprivileged(CriuTool& tool, const Result<std::string>& built) {
+    const std::string granted = granted_criu();
+    const bool is_granted = ::access(granted.c_str(), X_OK) == 0;
+    tool.is_unprivileged = true;
+    if (is_granted || built) tool.program = is_granted ? granted : *built;
+    if (tool.program.empty()) {
+        tool.why_not = built.error().message;
+    } else if (const auto obstacle = obstacle_to_rights()) {
+        tool.why_not = *obstacle;
+    } else if (const std::string lack = lack_of_rights(tool.program); !lack.empty()) {
+        tool.why_not = fmt::format("{} lacks {}, which freezing needs where torpord is not root", tool.program, lack);
+        tool.grant = grant_for(built.value_or(granted));
+    }
 }
 
 }  // namespace
 
 CriuTool find_criu(const std::filesystem::path& data_folder, const std::filesystem::path& memory) {
     CriuTool tool;
-    const std::string fetched = data_folder / "criu/criu";
-    const bool is_fetched = ::access(fetched.c_str(), X_OK) == 0;
-    tool.program = is_fetched ? fetched : find_on_path("criu");
-    if (tool.program.empty()) {
-        tool.why_not = "criu is not installed; packaging/setup/fetch-criu builds it";
-        return tool;
-    }
-    if (!is_fetched) {
-        const std::string version = version_of(tool.program);
-        if (!is_new_enough(version)) {
-            tool.why_not = fmt::format("{} is version {}, but {}.{} or newer is needed; packaging/setup/fetch-criu builds one",
-                                       tool.program, version.empty() ? "unknown" : version, oldest_major, oldest_minor);
-            return tool;
-        }
-    }
+    const auto built = find_built(data_folder);
     if (::geteuid() != 0) {
-        tool.why_not = "freezing needs root in this version";
-        return tool;
+        find_unprivileged(tool, built);
+    } else if (built) {
+        tool.program = *built;
+    } else {
+        tool.why_not = built.error().message;
     }
-    if (auto checked = check_once(tool.program, memory); !checked) {
+    if (!tool.why_not.empty()) return tool;
+    if (auto checked = check_once(tool, memory); !checked) {
         tool.why_not = "criu cannot work here: " + checked.error().text();
         std::ranges::replace(tool.why_not, '\n', ' ');
     }
@@ -158,7 +188,7 @@ CriuCall::CriuCall(EventLoop& loop, std::filesystem::path criu_log, OnDone on_do
 
 Result<std::unique_ptr<CriuCall>> CriuCall::run(EventLoop& loop, SpawnOptions options, std::filesystem::path criu_log,
                                                 std::chrono::milliseconds time_max, OnDone on_done) {
-    options.environment = environment_of_criu();
+    for (std::string& variable : environment_of_criu()) options.environment.push_back(std::move(variable));
     auto call = std::make_unique<CriuCall>(loop, std::move(criu_log), std::move(on_done));
     auto process = Process::spawn(loop, options, [raw = call.get()](Ending ending) {
         raw->deadline_.cancel();
@@ -186,7 +216,9 @@ Result<std::unique_ptr<CriuCall>> CriuCall::dump(EventLoop& loop, const CriuTool
     options.argv = {tool.program,     "dump",           "--tree",    std::to_string(pid), "--images-dir", image.string(),
                     "--leave-running", "--link-remap",  "--ghost-limit", "64M",           "--tcp-close",  "--file-locks",
                     "--ext-unix-sk",  "--manage-cgroups=ignore", "--log-file", "dump.log", "-v1"};
+    if (tool.is_unprivileged) options.argv.emplace_back("--unprivileged");
     if (!tool.hook.empty()) options.argv.insert(options.argv.end(), {"--action-script", tool.hook});
+    options.environment = {fmt::format("{}={}", image_variable, image.string())};
     return run(loop, std::move(options), image / "dump.log", dump_time_max, std::move(on_done));
 }
 
@@ -199,6 +231,7 @@ Result<std::unique_ptr<CriuCall>> CriuCall::restore(EventLoop& loop, const CriuT
                     "--restore-detached", "--restore-sibling", "--tcp-close", "--file-locks", "--ext-unix-sk",
                     "--manage-cgroups=ignore", "--inherit-fd", fmt::format("fd[3]:{}", log_path.string().substr(1)),
                     "--log-file", "restore.log", "-v1"};
+    if (tool.is_unprivileged) options.argv.emplace_back("--unprivileged");
     options.inherited = {log_fd};
     return run(loop, std::move(options), work / "restore.log", restore_time_max, std::move(on_done));
 }

@@ -4,10 +4,12 @@
 
 #include "base/event_loop.hh"
 #include "base/process.hh"
+#include "gpu/criu_rights.hh"
 
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace torpor::gpu {
@@ -16,11 +18,14 @@ struct CriuTool {
     std::string program;      // empty: not to be had
     std::string hook;         // torpor-criu-hook
     std::string why_not;      // one line for people when the tier is not offered
+    std::optional<CriuGrant> grant = {};  // and how root can mend that, if rights are all that is missing
+    bool is_unprivileged = false;         // torpord is not root, and criu has rights of its own
     bool is_offered() const { return why_not.empty(); }
 };
 
-// Takes the criu in data/criu/, which the set-up built, else one of 4.1 or newer on PATH, and asks `criu check`
-// whether it can work here, which blocks for tens of milliseconds. That it was content is remembered in the file
+// Takes the criu in data/criu/, which the set-up built, else one of 4.1 or newer on PATH; a plain user's is the copy
+// that root made of it, see criu_rights.hh. Asks `criu check` whether it can work here, which blocks for tens of
+// milliseconds. That it was content is remembered in the file
 // `memory` until criu, the kernel, the user or the boot is another.
 CriuTool find_criu(const std::filesystem::path& data_folder, const std::filesystem::path& memory);
 

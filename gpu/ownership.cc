@@ -2,6 +2,7 @@
 
 #include "base/fd.hh"
 #include "base/process.hh"
+#include "gpu/criu_rights.hh"
 #include "gpu/probe.hh"
 
 #include <sys/random.h>
@@ -91,7 +92,8 @@ std::vector<pid_t> criu_at_work(const std::string& criu, const fs::path& folder,
     }
     for (const pid_t pid : pids) {
         std::error_code code;
-        if (!fs::equivalent(fmt::format("/proc/{}/exe", pid), criu, code) || code) continue;
+        const bool is_criu = fs::equivalent(fmt::format("/proc/{}/exe", pid), criu, code) && !code;
+        if (!is_criu && !has_more_rights(pid)) continue;
         for (const pid_t member : process_tree(pid)) found.push_back(member);
     }
     return found;

@@ -6,10 +6,13 @@
 #include <fcntl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -21,19 +24,27 @@ namespace fs = std::filesystem;
 
 const fs::path shared_folder = "/dev/shm";
 constexpr std::string_view prefix = "shm-";
+constexpr size_t maps_bytes_max = 16 * 1024 * 1024;
 
 using FileId = std::pair<dev_t, ino_t>;
 
-// Every file that these processes have open or mapped, by device and inode: an unlinked one has no other name.
+// Every file that these processes have open or mapped, by device and inode: an unlinked one has no other name. (What is
+// mapped is not asked of /proc/PID/map_files, whose links only root and CRIU may follow.)
 std::set<FileId> files_of(const std::vector<pid_t>& pids) {
     std::set<FileId> ids;
     for (const pid_t pid : pids) {
-        for (const char* folder : {"fd", "map_files"}) {
-            std::error_code code;
-            for (fs::directory_iterator at(fmt::format("/proc/{}/{}", pid, folder), code), end; !code && at != end; at.increment(code)) {
-                struct stat info{};
-                if (::stat(at->path().c_str(), &info) == 0) ids.emplace(info.st_dev, info.st_ino);
-            }
+        std::error_code code;
+        for (fs::directory_iterator at(fmt::format("/proc/{}/fd", pid), code), end; !code && at != end; at.increment(code)) {
+            struct stat info{};
+            if (::stat(at->path().c_str(), &info) == 0) ids.emplace(info.st_dev, info.st_ino);
+        }
+        std::istringstream maps(read_file(fmt::format("/proc/{}/maps", pid), maps_bytes_max).value_or(""));
+        for (std::string line; std::getline(maps, line);) {
+            unsigned major = 0, minor = 0;
+            FileId id;
+            const bool is_read = std::sscanf(line.c_str(), "%*s %*s %*s %x:%x %lu", &major, &minor, &id.second) == 3;
+            id.first = makedev(major, minor);
+            if (is_read && id.second != 0) ids.insert(id);
         }
     }
     return ids;

@@ -14,6 +14,10 @@
 
 namespace torpor::gpu {
 
+// Names the image for torpor-criu-hook. (CRIU's own CRTOOLS_IMAGE_DIR leads through /proc/PID/fd of a criu that may have
+// more rights than the hook, which is then not let through.)
+inline constexpr const char* image_variable = "TORPOR_IMAGE";
+
 // Copies what the process `leader` and its descendants have open or mapped. Called by torpor-criu-hook.
 Result<void> keep_shared_files(pid_t leader, const std::filesystem::path& image);
 

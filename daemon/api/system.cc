@@ -52,8 +52,10 @@ namespace {
 class Checks {
   public:
     Checks() { json_.begin_object().key("checks").begin_array(); }
-    void add(std::string_view name, bool ok, const std::string& message) {
-        json_.begin_object().member("name", name).member("ok", ok).member("message", message).end_object();
+    void add(std::string_view name, bool ok, const std::string& message, const std::optional<gpu::CriuGrant>& remedy = {}) {
+        json_.begin_object().member("name", name).member("ok", ok).member("message", message);
+        if (remedy) json_.member("command", remedy->command).member("gives", remedy->gives);
+        json_.end_object();
     }
     std::string take() { return json_.end_array().end_object().take(); }
 
@@ -96,7 +98,8 @@ void doctor(Call& call, http::Response& response) {
     const gpu::CriuTool& criu = daemon.pool.criu();
     checks.add("criu", criu.is_offered(),
                criu.is_offered() ? "idle workers are frozen with " + criu.program
-                                 : criu.why_not + "; idle workers are stopped instead");
+                                 : criu.why_not + "; idle workers are stopped instead",
+               criu.grant);
     checks.add("tcp", daemon.tcp_is_well, daemon.tcp_state);
     lock.lock();
     if (daemon.certificate) {

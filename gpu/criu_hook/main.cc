@@ -9,7 +9,7 @@ int main() {
     const char* action = std::getenv("CRTOOLS_SCRIPT_ACTION");
     if (action == nullptr || std::string_view(action) != "post-dump") return 0;
     const char* leader = std::getenv("CRTOOLS_INIT_PID");
-    const char* image = std::getenv("CRTOOLS_IMAGE_DIR");
+    const char* image = std::getenv(torpor::gpu::image_variable);
     if (leader == nullptr || image == nullptr) {
         std::fputs("torpor-criu-hook: CRIU does not say what it dumps\n", stderr);
         return 1;

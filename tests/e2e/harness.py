@@ -65,6 +65,8 @@ class Torpord:
         self.port = free_port()
         pathlib.Path(self.folder, "config.toml").write_text(config or f'[http]\ntcp = "127.0.0.1:{self.port}"\n' + more)
         self.process = None
+        self.program = BUILD / "daemon/torpord"
+        self.options = {}  # for Popen
         self.variables = {}  # for its environment, over the usual ones; None: not set
 
     def environment(self):
@@ -74,8 +76,8 @@ class Torpord:
     def start(self):
         """Starts it and waits until it says that it is ready; returns what it said."""
         reader, writer = os.pipe()
-        self.process = subprocess.Popen([BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=self.environment(),
-                                        pass_fds=[writer], stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen([self.program, "--ready-fd", str(writer)], env=self.environment(),
+                                        pass_fds=[writer], stdin=subprocess.DEVNULL, **self.options)
         os.close(writer)
         with os.fdopen(reader) as said:
             return said.read()

@@ -13,6 +13,14 @@ Result<void> reload(Context& context) {
     return {};
 }
 
+// What root can do about it, ready to be typed.
+void print_remedy(const simdjson::dom::element& check) {
+    const std::string_view command = Answer::text(check, "command");
+    if (command.empty()) return;
+    print_line(fmt::format("\n{}: this once, then `torpor daemon restart`, mends it:\n\n  {}\n\n{}", Answer::text(check, "name"), command,
+                           Answer::text(check, "gives")));
+}
+
 Result<void> doctor(Context& context) {
     auto answer = context.client.get("/api/doctor");
     bool all_well = true;
@@ -23,6 +31,7 @@ Result<void> doctor(Context& context) {
                        std::string(Answer::text(check, "message"))});
         }
         table.print();
+        for (const simdjson::dom::element check : checks) print_remedy(check);
     });
     if (!printed) return printed;
     for (const simdjson::dom::element check : Answer::list(answer->root(), "checks")) all_well &= Answer::truth(check, "ok");

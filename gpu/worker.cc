@@ -29,6 +29,7 @@ std::vector<std::string> environment_of(const WorkerPlan& plan) {
     for (const std::string_view name : passed_on) {
         if (const char* value = std::getenv(std::string(name).c_str())) variables[std::string(name)] = value;
     }
+    for (const auto& [name, value] : plan.engine->environment) variables[std::string(name)] = value;
     for (const auto& [name, value] : plan.model.env) variables[name] = value;
     variables[std::string(token_variable)] = plan.token;
     std::vector<std::string> environment;
@@ -44,9 +45,7 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
     plan.model = model;
     plan.engine = find_engine(model.engine);
     if (plan.engine == nullptr) return fail(Kind::engine, "{} is not an engine", model.engine);
-    if (!model.path.empty() && ::access(model.path.c_str(), R_OK) != 0) {
-        return fail_errno(Kind::engine, fmt::format("the model file {} cannot be read", model.path));
-    }
+    if (auto checked = check_weights(model); !checked) return Failure(Error{Kind::engine, checked.error().message, checked.error().cause});
     auto program = plan.engine->find(model, folders, programs);
     if (!program) return Failure(program.error());
     if (plan.engine->uses_socket(model)) {
@@ -58,10 +57,16 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
         if (!port) return Failure(port.error());
         plan.endpoint.port = *port;
     }
+    plan.endpoint.files = folders.workers() / model.name;
     plan.command_line = plan.engine->command_line(model, plan.endpoint, *program);
     plan.log = folders.logs() / (model.name + ".log");
-    plan.token = random_token();
+    give_token(plan, random_token());
     return plan;
+}
+
+void give_token(WorkerPlan& plan, std::string token) {
+    plan.token = std::move(token);
+    if (plan.engine->private_file != nullptr) plan.endpoint.key = plan.token;
 }
 
 void end_half_made(EventLoop& loop, pid_t pid) {
@@ -89,6 +94,10 @@ Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan&
                                               OnEnd on_end) {
     auto log = open_worker_log(plan.log);
     if (!log) return Failure(log.error());
+    if (plan.engine->private_file != nullptr) {
+        const EngineFile file = plan.engine->private_file(plan.endpoint);
+        if (auto written = write_file_atomically(file.path, file.text, 0600); !written) return Failure(written.error());
+    }
     auto worker = std::make_unique<Worker>(loop, plan, std::move(on_end));
     worker->log_start_ = size_of(plan.log);
     if (!plan.endpoint.socket.empty()) ::unlink(plan.endpoint.socket.c_str());
@@ -177,8 +186,14 @@ void Worker::ask() {
         probe_time_max);
 }
 
+// It was read at the start.
+void Worker::remove_private_file() {
+    if (plan_.engine->private_file != nullptr) ::unlink(plan_.engine->private_file(plan_.endpoint).path.c_str());
+}
+
 void Worker::finish_ready(Result<void> result) {
     signs_.reset();
+    remove_private_file();
     // The kernel closes an inotify only after a grace period of some 15 ms, which nobody is to wait for.
     if (inotify_) loop_.run_aside([gone = std::make_shared<Fd>(std::move(inotify_))] { gone->reset(); }, [] {});
     next_ask_.cancel();

@@ -22,13 +22,16 @@ struct WorkerPlan {
     Endpoint endpoint;
     std::vector<std::string> command_line;  // without the launcher
     std::filesystem::path log;
-    std::string token;                      // in the worker's environment, so that it can be proved to be ours
+    std::string token;                      // in the worker's environment, so that it can be proved to be ours; give_token()
 };
 
 // Fails with what keeps the model from being started: no engine, no weights. `known`: where the process listens that
 // the plan is for, if there is one already; an engine that needs a port gets a free one otherwise.
 Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs,
                                const Endpoint& known = {});
+
+// Its worker carries this token, which is also the key that it asks for, if its engine can be told to ask for one.
+void give_token(WorkerPlan& plan, std::string token);
 
 // Ends what a thaw that did not come to its end made of the process `pid`: our child and all its descendants.
 // Loop thread.
@@ -72,6 +75,7 @@ class Worker {
     void on_sign_of_life();
     void ask();
     void finish_ready(Result<void> result);
+    void remove_private_file();
 
     EventLoop& loop_;
     WorkerPlan plan_;

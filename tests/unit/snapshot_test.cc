@@ -38,7 +38,7 @@ struct Frozen {
         REQUIRE(mapped != MAP_FAILED);
         snapshot.path = folder / "snap";
         snapshot.bytes = gpu::bytes_below(folder / "snap/image");
-        snapshot.fingerprint = gpu::take_fingerprint(::getpid(), command, criu);
+        snapshot.fingerprint = gpu::take_fingerprint(::getpid(), command, criu, "");
         ::munmap(mapped, 7);
     }
 

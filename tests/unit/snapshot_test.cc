@@ -54,6 +54,24 @@ struct Frozen {
 
 }  // namespace
 
+TEST_CASE("it depends on the weights though nobody has them mapped, be they a file or a folder") {
+    Frozen frozen;
+    const auto folder = frozen.folder / "model";
+    std::filesystem::create_directories(folder / "part");
+    std::filesystem::create_directories(folder / ".git");
+    for (const char* name : {"a", "part/b", ".git/c"}) write(folder / name, "x");
+    for (const auto& place : {folder, folder / "a"}) {
+        frozen.snapshot.fingerprint = gpu::take_fingerprint(::getpid(), frozen.command, frozen.criu, place);
+        CHECK(frozen.why() == "valid");
+        CHECK(frozen.snapshot.fingerprint.find(".git/c") == std::string::npos);
+    }
+    write(folder / "part/b", "another");
+    CHECK(frozen.why() == "valid");  // of the file beside it
+    frozen.snapshot.fingerprint = gpu::take_fingerprint(::getpid(), frozen.command, frozen.criu, folder);
+    write(folder / "part/b", "one more");
+    CHECK(frozen.why() == (folder / "part/b").string() + " changed");
+}
+
 TEST_CASE("a snapshot is valid while nothing changes") {
     const Frozen frozen;
     CHECK(frozen.why() == "valid");

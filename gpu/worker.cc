@@ -72,11 +72,15 @@ void give_token(WorkerPlan& plan, std::string token) {
 void end_half_made(EventLoop& loop, pid_t pid) {
     const auto ours = process_tree(::getpid());
     if (pid <= 1 || std::ranges::find(ours, pid) == ours.end()) return;
-    for (const pid_t member : process_tree(pid)) {
+    const std::vector<pid_t> members = process_tree(pid);
+    for (const pid_t member : members) {
         ::kill(member, SIGKILL);
         // Kept by its own callback until it is reaped: nobody else knows of it.
         auto holder = std::make_shared<std::unique_ptr<Process>>();
-        auto process = Process::watch(loop, member, [&loop, holder](Ending) { loop.post([holder] {}); });
+        auto process = Process::watch(loop, member, [&loop, holder, members](Ending) {
+            reap(members);
+            loop.post([holder] {});
+        });
         if (process) *holder = std::move(*process);
     }
 }
@@ -233,10 +237,13 @@ void Worker::on_leader_end(Ending ending) {
     ending_ = ending;
     on_ready_ = nullptr;
     finish_ready({});
-    for (const pid_t other : left_behind()) {
+    const std::vector<pid_t> others = left_behind();
+    for (const pid_t other : others) {
         ::kill(other, SIGKILL);
-        auto process = Process::watch(loop_, other, [this](Ending) {
-            if (--others_left_ == 0) on_end_(ending_);  // may destroy this
+        auto process = Process::watch(loop_, other, [this, others](Ending) {
+            if (--others_left_ != 0) return;
+            reap(others);
+            on_end_(ending_);  // may destroy this
         });
         if (process) {
             others_.push_back(std::move(*process));

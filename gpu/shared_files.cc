@@ -11,7 +11,6 @@
 #include <cerrno>
 #include <set>
 #include <string>
-#include <vector>
 
 namespace torpor::gpu {
 
@@ -94,7 +93,24 @@ Result<void> lay_out_shared_files(const fs::path& image) {
 }
 
 void remove_shared_files(const fs::path& image) {
-    const auto names = names_in(image);
+    remove_unused_shared_files(names_in(image));
+}
+
+std::vector<std::string> shared_files_of(const std::vector<pid_t>& pids, std::chrono::system_clock::time_point since) {
+    std::vector<std::string> names;
+    std::set<FileId> ids;
+    std::error_code code;
+    for (fs::directory_iterator at(shared_folder, code), end; !code && at != end; at.increment(code)) {
+        struct stat info{};
+        if (::lstat(at->path().c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
+        if (info.st_ctim.tv_sec < std::chrono::system_clock::to_time_t(since)) continue;
+        if (ids.empty()) ids = files_of(pids);
+        if (ids.contains({info.st_dev, info.st_ino})) names.push_back(at->path().filename());
+    }
+    return names;
+}
+
+void remove_unused_shared_files(const std::vector<std::string>& names) {
     if (names.empty()) return;
     const std::set<FileId> in_use = files_of(all_processes());
     for (const std::string& name : names) {

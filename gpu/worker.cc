@@ -4,6 +4,7 @@
 #include "base/text.hh"
 #include "gpu/limits.hh"
 #include "gpu/ownership.hh"
+#include "gpu/shared_files.hh"
 #include "gpu/worker_log.hh"
 
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <ctime>
 
 namespace torpor::gpu {
 
@@ -35,6 +37,14 @@ std::vector<std::string> environment_of(const WorkerPlan& plan) {
     std::vector<std::string> environment;
     for (const auto& [name, value] : variables) environment.push_back(name + "=" + value);
     return environment;
+}
+
+// When a process that runs already was started; to a second or so.
+std::chrono::system_clock::time_point began_at(pid_t pid) {
+    timespec up{};
+    ::clock_gettime(CLOCK_BOOTTIME, &up);
+    const auto seconds = static_cast<time_t>(start_time_of(pid).value_or(0) / static_cast<uint64_t>(::sysconf(_SC_CLK_TCK)));
+    return std::chrono::system_clock::now() - std::chrono::seconds(up.tv_sec - seconds + 1);
 }
 
 }  // namespace
@@ -124,6 +134,7 @@ Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan&
 Result<std::unique_ptr<Worker>> Worker::adopt(EventLoop& loop, const WorkerPlan& plan, pid_t pid, OnEnd on_end) {
     auto worker = std::make_unique<Worker>(loop, plan, std::move(on_end));
     worker->log_start_ = size_of(plan.log);
+    worker->began_ = began_at(pid);
     auto process = Process::watch(loop, pid, [raw = worker.get()](Ending ending) { raw->on_leader_end(ending); });
     if (!process) return Failure(process.error());
     worker->process_ = std::move(*process);
@@ -215,6 +226,7 @@ void Worker::warm_up(std::function<void()> on_done) {
 void Worker::end(bool at_once) {
     connections_->close_all();
     if (leader_ended_) return;
+    note_shared_files(session_members(pid()));
     if (at_once) return kill_session(pid());
     process_->send(SIGTERM);
     kill_timer_.start(term_grace, [this] { kill_session(pid()); });
@@ -238,19 +250,31 @@ void Worker::on_leader_end(Ending ending) {
     on_ready_ = nullptr;
     finish_ready({});
     const std::vector<pid_t> others = left_behind();
+    note_shared_files(others);
     for (const pid_t other : others) {
         ::kill(other, SIGKILL);
         auto process = Process::watch(loop_, other, [this, others](Ending) {
             if (--others_left_ != 0) return;
             reap(others);
-            on_end_(ending_);  // may destroy this
+            tell_end();  // may destroy this
         });
         if (process) {
             others_.push_back(std::move(*process));
             ++others_left_;
         }
     }
-    if (others_left_ == 0) on_end_(ending_);  // may destroy this
+    if (others_left_ == 0) tell_end();  // may destroy this
+}
+
+void Worker::note_shared_files(const std::vector<pid_t>& pids) {
+    for (std::string& name : shared_files_of(pids, began_)) {
+        if (std::ranges::find(shared_files_, name) == shared_files_.end()) shared_files_.push_back(std::move(name));
+    }
+}
+
+void Worker::tell_end() {
+    remove_unused_shared_files(shared_files_);
+    on_end_(ending_);  // may destroy this
 }
 
 }  // namespace torpor::gpu

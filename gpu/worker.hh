@@ -8,6 +8,7 @@
 #include "gpu/engine.hh"
 #include "gpu/probe.hh"
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -76,6 +77,8 @@ class Worker {
     void ask();
     void finish_ready(Result<void> result);
     void remove_private_file();
+    void note_shared_files(const std::vector<pid_t>& pids);
+    void tell_end();
 
     EventLoop& loop_;
     WorkerPlan plan_;
@@ -99,6 +102,8 @@ class Worker {
     std::vector<std::unique_ptr<Process>> others_;  // members of its session besides the leader
     size_t others_left_ = 0;
     bool leader_ended_ = false;
+    std::chrono::system_clock::time_point began_ = std::chrono::system_clock::now();  // no later than its first process
+    std::vector<std::string> shared_files_;  // in /dev/shm, which it cannot remove when it is killed
     Ending ending_;
 };
 

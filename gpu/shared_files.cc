@@ -47,11 +47,18 @@ Result<void> copy_shared(const fs::path& from, const fs::path& to) {
         return fail_errno(errno == EEXIST ? Kind::conflict : Kind::internal, fmt::format("cannot create {}", to.string()));
     }
     ::fchmod(target.get(), info.st_mode & 0777);
-    for (off_t left = info.st_size; left > 0;) {
-        const ssize_t count = ::sendfile(target.get(), source.get(), nullptr, static_cast<size_t>(left));
-        if (count < 0 && errno == EINTR) continue;
-        if (count <= 0) return fail_errno(Kind::internal, fmt::format("cannot copy {}", from.string()));
-        left -= count;
+    // Piece by piece between its holes: an engine's ring buffer is hundreds of megabytes of which it has written some pages.
+    for (off_t at = 0, end = 0; (at = ::lseek(source.get(), end, SEEK_DATA)) >= 0;) {
+        end = ::lseek(source.get(), at, SEEK_HOLE);
+        ::lseek(target.get(), at, SEEK_SET);
+        while (at < end) {
+            const ssize_t count = ::sendfile(target.get(), source.get(), &at, static_cast<size_t>(end - at));
+            if (count < 0 && errno == EINTR) continue;
+            if (count <= 0) return fail_errno(Kind::internal, fmt::format("cannot copy {}", from.string()));
+        }
+    }
+    if (errno != ENXIO || ::ftruncate(target.get(), info.st_size) != 0) {
+        return fail_errno(Kind::internal, fmt::format("cannot copy {}", from.string()));
     }
     return {};
 }

@@ -126,7 +126,10 @@ Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan&
     options.output = log->get();
     options.own_session = true;
     auto process = Process::spawn(loop, options, [raw = worker.get()](Ending ending) { raw->on_leader_end(ending); });
-    if (!process) return Failure(process.error());
+    if (!process) {
+        worker->remove_private_file();
+        return Failure(process.error());
+    }
     worker->process_ = std::move(*process);
     return worker;
 }

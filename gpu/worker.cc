@@ -125,6 +125,7 @@ Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan&
     options.working_folder = "/";
     options.output = log->get();
     options.own_session = true;
+    worker->is_new_ = true;
     auto process = Process::spawn(loop, options, [raw = worker.get()](Ending ending) { raw->on_leader_end(ending); });
     if (!process) {
         worker->remove_private_file();
@@ -212,6 +213,8 @@ void Worker::remove_private_file() {
 void Worker::finish_ready(Result<void> result) {
     signs_.reset();
     remove_private_file();
+    // Where its leader is killed the others may be gone before they can be looked at. (A thawed one's files are known.)
+    if (result && is_new_) note_shared_files(session_members(pid()));
     // The kernel closes an inotify only after a grace period of some 15 ms, which nobody is to wait for.
     if (inotify_) loop_.run_aside([gone = std::make_shared<Fd>(std::move(inotify_))] { gone->reset(); }, [] {});
     next_ask_.cancel();
@@ -251,6 +254,7 @@ void Worker::on_leader_end(Ending ending) {
     leader_ended_ = true;
     ending_ = ending;
     on_ready_ = nullptr;
+    is_new_ = false;
     finish_ready({});
     const std::vector<pid_t> others = left_behind();
     note_shared_files(others);

@@ -102,6 +102,7 @@ class Worker {
     std::vector<std::unique_ptr<Process>> others_;  // members of its session besides the leader
     size_t others_left_ = 0;
     bool leader_ended_ = false;
+    bool is_new_ = false;  // neither thawed nor taken back
     std::chrono::system_clock::time_point began_ = std::chrono::system_clock::now();  // no later than its first process
     std::vector<std::string> shared_files_;  // in /dev/shm, which it cannot remove when it is killed
     Ending ending_;

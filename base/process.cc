@@ -243,6 +243,10 @@ void kill_and_wait(const std::vector<pid_t>& pids, std::chrono::milliseconds tim
     }
 }
 
+void reap(const std::vector<pid_t>& pids) {
+    for (const pid_t pid : pids) ::waitpid(pid, nullptr, WNOHANG);
+}
+
 void kill_session(pid_t leader) {
     if (leader <= 1) return;
     for (const pid_t pid : session_members(leader)) ::kill(pid, SIGKILL);

@@ -46,7 +46,8 @@ class Process {
     static Result<std::unique_ptr<Process>> spawn(EventLoop& loop, const SpawnOptions& options, OnEnd on_end);
 
     // Watches a process that already runs. If it is our child it is reaped when it ends; if not, its
-    // ending is not known and given as {0, 0}. Fails with `not_found` if there is none.
+    // ending is not known and given as {0, 0}, and reap() is for when it becomes ours. Fails with `not_found` if there is
+    // none.
     static Result<std::unique_ptr<Process>> watch(EventLoop& loop, pid_t pid, OnEnd on_end);
 
     explicit Process(Passkey) {}  // use spawn() or watch()
@@ -95,6 +96,10 @@ uint64_t memory_of(const std::vector<pid_t>& pids);
 // SIGKILL to all of them, and waits until they have ended, but not longer than `time_max`. For the start, before the
 // loop runs.
 void kill_and_wait(const std::vector<pid_t>& pids, std::chrono::milliseconds time_max);
+
+// Reaps those of them that have ended and are our children by now: the child of a process that ends after it becomes ours
+// only then, and nobody tells us.
+void reap(const std::vector<pid_t>& pids);
 
 // SIGKILL to all members of the session; those of our own children that died of it are reaped.
 void kill_session(pid_t leader);

@@ -117,14 +117,16 @@ Result<void> take_level(Config& config, const std::string& text) {
     return {};
 }
 
-Result<void> take_llama_server(Config& config, const std::string& text) {
-    config.programs["llama-server"] = text;
-    return {};
-}
-
 // A key of [limits] whose value goes to this place.
 #define LIMIT(name, take, place) \
     Key{"limits", name, TakeText([](Config& config, const std::string& text) { return take(config.place, text); })}
+
+// The program of this engine.
+#define PROGRAM(name) \
+    Key{"engines", name, TakeText([](Config& config, const std::string& text) { \
+            config.programs[name] = text; \
+            return Result<void>(); \
+        })}
 
 constexpr std::array keys{
     Key{"http", "tcp", take_tcp},
@@ -149,7 +151,10 @@ constexpr std::array keys{
     LIMIT("stall", take_time, gateway_limits.stall),
     LIMIT("stream_time", take_time, gateway_limits.stream_time),
     Key{"log", "level", take_level},
-    Key{"engines", "llama-server", take_llama_server},
+    PROGRAM("llama-server"),
+    PROGRAM("vllm"),
+    PROGRAM("sglang"),
+    PROGRAM("tgi"),
 };
 
 std::vector<std::string> names_in(std::string_view table) {

@@ -1,7 +1,10 @@
 #include "gpu/engine.hh"
 
+#include "base/json.hh"
+
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <filesystem>
@@ -10,7 +13,7 @@ namespace torpor::gpu {
 
 namespace {
 
-const std::array<const Engine*, 2> engines{&llama_server_engine, &custom_engine};
+const std::array<const Engine*, 5> engines{&llama_server_engine, &vllm_engine, &sglang_engine, &tgi_engine, &custom_engine};
 
 struct WireRow {
     Wire wire;
@@ -76,6 +79,54 @@ std::string find_on_path(std::string_view name) {
         left = end == std::string_view::npos ? "" : left.substr(end + 1);
     }
     return {};
+}
+
+Result<std::string> find_program(const ProgramPlaces& places, const Folders& folders, const EnginePrograms& programs) {
+    if (const auto configured = programs.find(places.engine); configured != programs.end()) {
+        if (std::string found = find_on_path(configured->second); !found.empty()) return found;
+        return fail(Kind::engine, "config.toml names {} as {}, but it cannot be run", configured->second, places.engine);
+    }
+    if (std::string found = find_on_path(places.program); !found.empty()) return found;
+    std::string fetched = folders.data / places.fetched;
+    if (::access(fetched.c_str(), X_OK) == 0) return fetched;
+    return fail(Kind::engine, "{} is neither on PATH, nor is there {}; {}", places.program, fetched, places.how_to_get);
+}
+
+Result<void> refuse_own_flags(const Model& model, std::initializer_list<std::string_view> own_flags) {
+    for (const std::string& argument : model.args) {
+        std::string flag = argument.substr(0, argument.find('='));
+        std::ranges::replace(flag, '_', '-');  // Python's servers take both
+        if (std::ranges::find(own_flags, flag) != own_flags.end()) {
+            return fail(Kind::invalid, "{} is set by Torpor itself; leave it out of args", flag);
+        }
+    }
+    return {};
+}
+
+std::string short_chat(std::string_view model, int tokens_max) {
+    std::string name;
+    append_json_string(name, model);
+    return fmt::format(R"({{"model":{},"max_tokens":{},"messages":[{{"role":"user","content":"Hi"}}]}})", name, tokens_max);
+}
+
+Result<void> check_weights(const Model& model) {
+    if (model.path.empty()) return {};
+    const Engine* engine = find_engine(model.engine);
+    const bool wants_folder = engine != nullptr && engine->path_is_folder;
+    if (::access(model.path.c_str(), R_OK) != 0) {
+        if (!wants_folder) return fail_errno(Kind::invalid, fmt::format("the model file {} cannot be read", model.path));
+        return fail_errno(Kind::invalid, fmt::format("the model folder {} cannot be read; the name of one elsewhere will not do, "
+                                                     "download it first", model.path));
+    }
+    std::error_code ignored;
+    if (wants_folder && !std::filesystem::is_directory(model.path, ignored)) {
+        return fail(Kind::invalid, "{} is a file, but {} serves a folder, with config.json and the weights in it", model.path, engine->name);
+    }
+    return {};
+}
+
+std::string key_header(const Endpoint& endpoint) {
+    return endpoint.key.empty() ? "" : fmt::format("Authorization: Bearer {}\r\n", endpoint.key);
 }
 
 }  // namespace torpor::gpu

@@ -49,7 +49,8 @@ std::set<std::string> names_in(const fs::path& image) {
 }
 
 ImagePart part_of(const std::string& name) {
-    return name.starts_with("pages-") ? ImagePart::pages : ImagePart::lists;
+    const bool is_memory = name.starts_with("pages-") || name.starts_with("shm-");  // shared_files.hh
+    return is_memory ? ImagePart::pages : ImagePart::lists;
 }
 
 }  // namespace

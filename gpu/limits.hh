@@ -42,6 +42,7 @@ inline constexpr std::chrono::minutes dump_time_max{5};
 inline constexpr std::chrono::minutes restore_time_max{2};
 inline constexpr std::chrono::seconds check_time_max{10};
 inline constexpr int dump_failures_max = 2;                          // then a model is not imaged until reload
+inline constexpr size_t fingerprint_files_max = 10'000;              // a large engine has some hundred, its model some more
 inline constexpr std::chrono::milliseconds quiet_before_image{20};   // no request for this long, then image
 
 // Connections to one worker that are kept open between requests.

@@ -100,7 +100,7 @@ Result<void> Pool::adopt(const Catalogue::Running& row, const std::vector<pid_t>
         return fail(Kind::conflict, "it was being imaged");
     }
     if (!is_listener(row.endpoint, pids)) return fail(Kind::conflict, "it does not listen on its socket");
-    plan->token = row.token;
+    give_token(*plan, row.token);
     auto worker = Worker::adopt(loop_, *plan, row.pid, [this, slot](Ending ending) { worker_ended(slot, ending); });
     if (!worker) return Failure(worker.error());
     slot->worker = std::move(*worker);

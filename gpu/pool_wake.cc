@@ -280,7 +280,7 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock:
     const double criu_ms = ms_since(start);
     // Its environment is that of the process in the image, and so is its token.
     WorkerPlan its_plan = plan;
-    its_plan.token = fact_in(slot->snapshot->fingerprint, "token");
+    give_token(its_plan, fact_in(slot->snapshot->fingerprint, "token"));
     auto worker = Worker::adopt(loop_, its_plan, pid, [this, slot](Ending ending) { worker_ended(slot, ending); });
     if (!worker) return thaw_failed(slot, worker.error());
     slot->worker = std::move(*worker);

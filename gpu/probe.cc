@@ -93,6 +93,7 @@ Probe::Probe(EventLoop& loop, const Endpoint& endpoint, const std::string& path,
              std::chrono::milliseconds time_max)
     : on_status_(std::move(on_status)), deadline_(loop) {
     request_ = fmt::format("{} {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n", body.empty() ? "GET" : "POST", path);
+    request_ += key_header(endpoint);
     if (!body.empty()) {
         request_ += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", body.size());
     }

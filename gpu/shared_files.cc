@@ -14,7 +14,6 @@
 #include <set>
 #include <sstream>
 #include <string>
-#include <vector>
 
 namespace torpor::gpu {
 
@@ -59,11 +58,18 @@ Result<void> copy_shared(const fs::path& from, const fs::path& to) {
         return fail_errno(errno == EEXIST ? Kind::conflict : Kind::internal, fmt::format("cannot create {}", to.string()));
     }
     ::fchmod(target.get(), info.st_mode & 0777);
-    for (off_t left = info.st_size; left > 0;) {
-        const ssize_t count = ::sendfile(target.get(), source.get(), nullptr, static_cast<size_t>(left));
-        if (count < 0 && errno == EINTR) continue;
-        if (count <= 0) return fail_errno(Kind::internal, fmt::format("cannot copy {}", from.string()));
-        left -= count;
+    // Piece by piece between its holes: an engine's ring buffer is hundreds of megabytes of which it has written some pages.
+    for (off_t at = 0, end = 0; (at = ::lseek(source.get(), end, SEEK_DATA)) >= 0;) {
+        end = ::lseek(source.get(), at, SEEK_HOLE);
+        ::lseek(target.get(), at, SEEK_SET);
+        while (at < end) {
+            const ssize_t count = ::sendfile(target.get(), source.get(), &at, static_cast<size_t>(end - at));
+            if (count < 0 && errno == EINTR) continue;
+            if (count <= 0) return fail_errno(Kind::internal, fmt::format("cannot copy {}", from.string()));
+        }
+    }
+    if (errno != ENXIO || ::ftruncate(target.get(), info.st_size) != 0) {
+        return fail_errno(Kind::internal, fmt::format("cannot copy {}", from.string()));
     }
     return {};
 }
@@ -105,7 +111,24 @@ Result<void> lay_out_shared_files(const fs::path& image) {
 }
 
 void remove_shared_files(const fs::path& image) {
-    const auto names = names_in(image);
+    remove_unused_shared_files(names_in(image));
+}
+
+std::vector<std::string> shared_files_of(const std::vector<pid_t>& pids, std::chrono::system_clock::time_point since) {
+    std::vector<std::string> names;
+    std::set<FileId> ids;
+    std::error_code code;
+    for (fs::directory_iterator at(shared_folder, code), end; !code && at != end; at.increment(code)) {
+        struct stat info{};
+        if (::lstat(at->path().c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
+        if (info.st_ctim.tv_sec < std::chrono::system_clock::to_time_t(since)) continue;
+        if (ids.empty()) ids = files_of(pids);
+        if (ids.contains({info.st_dev, info.st_ino})) names.push_back(at->path().filename());
+    }
+    return names;
+}
+
+void remove_unused_shared_files(const std::vector<std::string>& names) {
     if (names.empty()) return;
     const std::set<FileId> in_use = files_of(all_processes());
     for (const std::string& name : names) {

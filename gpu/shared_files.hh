@@ -10,7 +10,10 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <filesystem>
+#include <string>
+#include <vector>
 
 namespace torpor::gpu {
 
@@ -27,5 +30,12 @@ Result<void> lay_out_shared_files(const std::filesystem::path& image);
 // Removes what was laid out, or what the engine that was imaged left behind when it was killed; not what some process
 // has in use. Looks at all processes if there is anything to remove: milliseconds.
 void remove_shared_files(const std::filesystem::path& image);
+
+// Names of the files in /dev/shm that these processes have open or mapped and that are not older than `since`: made by
+// them, or for them. Nobody removes them when the processes are killed. Milliseconds, if there is any file at all.
+std::vector<std::string> shared_files_of(const std::vector<pid_t>& pids, std::chrono::system_clock::time_point since);
+
+// Removes those of them that no process has in use.
+void remove_unused_shared_files(const std::vector<std::string>& names);
 
 }  // namespace torpor::gpu

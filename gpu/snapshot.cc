@@ -1,6 +1,8 @@
 #include "gpu/snapshot.hh"
 
 #include "base/fd.hh"
+#include "base/process.hh"
+#include "gpu/limits.hh"
 
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -47,8 +49,7 @@ std::string cpu_line() {
     return line;
 }
 
-std::set<std::string> mapped_files(pid_t pid) {
-    std::set<std::string> files;
+void add_mapped_files(pid_t pid, std::set<std::string>& files) {
     std::istringstream maps(read_file(fmt::format("/proc/{}/maps", pid), maps_bytes_max).value_or(""));
     for (std::string line; std::getline(maps, line);) {
         const size_t at = line.find(" /");
@@ -57,7 +58,22 @@ std::set<std::string> mapped_files(pid_t pid) {
         if (path.starts_with("/dev/") || path.starts_with("/memfd:") || path.ends_with(" (deleted)")) continue;
         files.insert(path);
     }
-    return files;
+}
+
+// Hidden ones are no weights: git's and Hugging Face's own records.
+void add_weights(const std::string& place, std::set<std::string>& files) {
+    std::error_code code, ignored;
+    if (!fs::is_directory(place, code)) {
+        if (!place.empty()) files.insert(place);
+        return;
+    }
+    for (fs::recursive_directory_iterator at(place, code), end; !code && at != end; at.increment(code)) {
+        if (at->path().filename().string().starts_with('.')) {
+            if (at->is_directory(ignored)) at.disable_recursion_pending();
+        } else if (at->is_regular_file(ignored) && files.size() < fingerprint_files_max) {
+            files.insert(at->path());
+        }
+    }
 }
 
 }  // namespace
@@ -89,10 +105,14 @@ int number_in(const std::string& fingerprint, std::string_view fact) {
     return std::atoi(fact_in(fingerprint, fact).c_str());
 }
 
-std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu) {
+std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu,
+                             const std::string& weights) {
     std::string text = command_text(command_line) + "\n" + kernel_line() + "\n" + cpu_line() + "\n";
     text += "criu " + file_line(criu) + "\n";
-    for (const std::string& file : mapped_files(pid)) text += file_line(file) + "\n";
+    std::set<std::string> files;
+    for (const pid_t member : process_tree(pid)) add_mapped_files(member, files);
+    add_weights(weights, files);
+    for (const std::string& file : files) text += file_line(file) + "\n";
     return text;
 }
 

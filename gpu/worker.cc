@@ -4,6 +4,7 @@
 #include "base/text.hh"
 #include "gpu/limits.hh"
 #include "gpu/ownership.hh"
+#include "gpu/shared_files.hh"
 #include "gpu/worker_log.hh"
 
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <ctime>
 
 namespace torpor::gpu {
 
@@ -29,11 +31,20 @@ std::vector<std::string> environment_of(const WorkerPlan& plan) {
     for (const std::string_view name : passed_on) {
         if (const char* value = std::getenv(std::string(name).c_str())) variables[std::string(name)] = value;
     }
+    for (const auto& [name, value] : plan.engine->environment) variables[std::string(name)] = value;
     for (const auto& [name, value] : plan.model.env) variables[name] = value;
     variables[std::string(token_variable)] = plan.token;
     std::vector<std::string> environment;
     for (const auto& [name, value] : variables) environment.push_back(name + "=" + value);
     return environment;
+}
+
+// When a process that runs already was started; to a second or so.
+std::chrono::system_clock::time_point began_at(pid_t pid) {
+    timespec up{};
+    ::clock_gettime(CLOCK_BOOTTIME, &up);
+    const auto seconds = static_cast<time_t>(start_time_of(pid).value_or(0) / static_cast<uint64_t>(::sysconf(_SC_CLK_TCK)));
+    return std::chrono::system_clock::now() - std::chrono::seconds(up.tv_sec - seconds + 1);
 }
 
 }  // namespace
@@ -44,9 +55,7 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
     plan.model = model;
     plan.engine = find_engine(model.engine);
     if (plan.engine == nullptr) return fail(Kind::engine, "{} is not an engine", model.engine);
-    if (!model.path.empty() && ::access(model.path.c_str(), R_OK) != 0) {
-        return fail_errno(Kind::engine, fmt::format("the model file {} cannot be read", model.path));
-    }
+    if (auto checked = check_weights(model); !checked) return Failure(Error{Kind::engine, checked.error().message, checked.error().cause});
     auto program = plan.engine->find(model, folders, programs);
     if (!program) return Failure(program.error());
     if (plan.engine->uses_socket(model)) {
@@ -58,20 +67,30 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
         if (!port) return Failure(port.error());
         plan.endpoint.port = *port;
     }
+    plan.endpoint.files = folders.workers() / model.name;
     plan.command_line = plan.engine->command_line(model, plan.endpoint, *program);
     plan.log = folders.logs() / (model.name + ".log");
-    plan.token = random_token();
+    give_token(plan, random_token());
     return plan;
+}
+
+void give_token(WorkerPlan& plan, std::string token) {
+    plan.token = std::move(token);
+    if (plan.engine->private_file != nullptr) plan.endpoint.key = plan.token;
 }
 
 void end_half_made(EventLoop& loop, pid_t pid) {
     const auto ours = process_tree(::getpid());
     if (pid <= 1 || std::ranges::find(ours, pid) == ours.end()) return;
-    for (const pid_t member : process_tree(pid)) {
+    const std::vector<pid_t> members = process_tree(pid);
+    for (const pid_t member : members) {
         ::kill(member, SIGKILL);
         // Kept by its own callback until it is reaped: nobody else knows of it.
         auto holder = std::make_shared<std::unique_ptr<Process>>();
-        auto process = Process::watch(loop, member, [&loop, holder](Ending) { loop.post([holder] {}); });
+        auto process = Process::watch(loop, member, [&loop, holder, members](Ending) {
+            reap(members);
+            loop.post([holder] {});
+        });
         if (process) *holder = std::move(*process);
     }
 }
@@ -89,6 +108,10 @@ Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan&
                                               OnEnd on_end) {
     auto log = open_worker_log(plan.log);
     if (!log) return Failure(log.error());
+    if (plan.engine->private_file != nullptr) {
+        const EngineFile file = plan.engine->private_file(plan.endpoint);
+        if (auto written = write_file_atomically(file.path, file.text, 0600); !written) return Failure(written.error());
+    }
     auto worker = std::make_unique<Worker>(loop, plan, std::move(on_end));
     worker->log_start_ = size_of(plan.log);
     if (!plan.endpoint.socket.empty()) ::unlink(plan.endpoint.socket.c_str());
@@ -102,8 +125,12 @@ Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan&
     options.working_folder = "/";
     options.output = log->get();
     options.own_session = true;
+    worker->is_new_ = true;
     auto process = Process::spawn(loop, options, [raw = worker.get()](Ending ending) { raw->on_leader_end(ending); });
-    if (!process) return Failure(process.error());
+    if (!process) {
+        worker->remove_private_file();
+        return Failure(process.error());
+    }
     worker->process_ = std::move(*process);
     return worker;
 }
@@ -111,6 +138,7 @@ Result<std::unique_ptr<Worker>> Worker::start(EventLoop& loop, const WorkerPlan&
 Result<std::unique_ptr<Worker>> Worker::adopt(EventLoop& loop, const WorkerPlan& plan, pid_t pid, OnEnd on_end) {
     auto worker = std::make_unique<Worker>(loop, plan, std::move(on_end));
     worker->log_start_ = size_of(plan.log);
+    worker->began_ = began_at(pid);
     auto process = Process::watch(loop, pid, [raw = worker.get()](Ending ending) { raw->on_leader_end(ending); });
     if (!process) return Failure(process.error());
     worker->process_ = std::move(*process);
@@ -177,8 +205,16 @@ void Worker::ask() {
         probe_time_max);
 }
 
+// It was read at the start.
+void Worker::remove_private_file() {
+    if (plan_.engine->private_file != nullptr) ::unlink(plan_.engine->private_file(plan_.endpoint).path.c_str());
+}
+
 void Worker::finish_ready(Result<void> result) {
     signs_.reset();
+    remove_private_file();
+    // Where its leader is killed the others may be gone before they can be looked at. (A thawed one's files are known.)
+    if (result && is_new_) note_shared_files(session_members(pid()));
     // The kernel closes an inotify only after a grace period of some 15 ms, which nobody is to wait for.
     if (inotify_) loop_.run_aside([gone = std::make_shared<Fd>(std::move(inotify_))] { gone->reset(); }, [] {});
     next_ask_.cancel();
@@ -196,6 +232,7 @@ void Worker::warm_up(std::function<void()> on_done) {
 void Worker::end(bool at_once) {
     connections_->close_all();
     if (leader_ended_) return;
+    note_shared_files(session_members(pid()));
     if (at_once) return kill_session(pid());
     process_->send(SIGTERM);
     kill_timer_.start(term_grace, [this] { kill_session(pid()); });
@@ -217,18 +254,34 @@ void Worker::on_leader_end(Ending ending) {
     leader_ended_ = true;
     ending_ = ending;
     on_ready_ = nullptr;
+    is_new_ = false;
     finish_ready({});
-    for (const pid_t other : left_behind()) {
+    const std::vector<pid_t> others = left_behind();
+    note_shared_files(others);
+    for (const pid_t other : others) {
         ::kill(other, SIGKILL);
-        auto process = Process::watch(loop_, other, [this](Ending) {
-            if (--others_left_ == 0) on_end_(ending_);  // may destroy this
+        auto process = Process::watch(loop_, other, [this, others](Ending) {
+            if (--others_left_ != 0) return;
+            reap(others);
+            tell_end();  // may destroy this
         });
         if (process) {
             others_.push_back(std::move(*process));
             ++others_left_;
         }
     }
-    if (others_left_ == 0) on_end_(ending_);  // may destroy this
+    if (others_left_ == 0) tell_end();  // may destroy this
+}
+
+void Worker::note_shared_files(const std::vector<pid_t>& pids) {
+    for (std::string& name : shared_files_of(pids, began_)) {
+        if (std::ranges::find(shared_files_, name) == shared_files_.end()) shared_files_.push_back(std::move(name));
+    }
+}
+
+void Worker::tell_end() {
+    remove_unused_shared_files(shared_files_);
+    on_end_(ending_);  // may destroy this
 }
 
 }  // namespace torpor::gpu

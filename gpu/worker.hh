@@ -8,6 +8,7 @@
 #include "gpu/engine.hh"
 #include "gpu/probe.hh"
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,13 +23,16 @@ struct WorkerPlan {
     Endpoint endpoint;
     std::vector<std::string> command_line;  // without the launcher
     std::filesystem::path log;
-    std::string token;                      // in the worker's environment, so that it can be proved to be ours
+    std::string token;                      // in the worker's environment, so that it can be proved to be ours; give_token()
 };
 
 // Fails with what keeps the model from being started: no engine, no weights. `known`: where the process listens that
 // the plan is for, if there is one already; an engine that needs a port gets a free one otherwise.
 Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs,
                                const Endpoint& known = {});
+
+// Its worker carries this token, which is also the key that it asks for, if its engine can be told to ask for one.
+void give_token(WorkerPlan& plan, std::string token);
 
 // Ends what a thaw that did not come to its end made of the process `pid`: our child and all its descendants.
 // Loop thread.
@@ -72,6 +76,9 @@ class Worker {
     void on_sign_of_life();
     void ask();
     void finish_ready(Result<void> result);
+    void remove_private_file();
+    void note_shared_files(const std::vector<pid_t>& pids);
+    void tell_end();
 
     EventLoop& loop_;
     WorkerPlan plan_;
@@ -95,6 +102,9 @@ class Worker {
     std::vector<std::unique_ptr<Process>> others_;  // members of its session besides the leader
     size_t others_left_ = 0;
     bool leader_ended_ = false;
+    bool is_new_ = false;  // neither thawed nor taken back
+    std::chrono::system_clock::time_point began_ = std::chrono::system_clock::now();  // no later than its first process
+    std::vector<std::string> shared_files_;  // in /dev/shm, which it cannot remove when it is killed
     Ending ending_;
 };
 

@@ -7,8 +7,6 @@
 #include "daemon/daemon.hh"
 #include "gpu/limits.hh"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 namespace torpor::api {
@@ -103,9 +101,7 @@ Result<Addition> read_addition(const std::string& text) {
     }
     model.snapshot = snapshot != "off";
     if (auto checked = gpu::check_model(model); !checked) return Failure(checked.error());
-    if (!model.path.empty() && ::access(model.path.c_str(), R_OK) != 0) {
-        return fail_errno(Kind::invalid, fmt::format("the model file {} cannot be read", model.path));
-    }
+    if (auto checked = gpu::check_weights(model); !checked) return Failure(checked.error());
     return addition;
 }
 

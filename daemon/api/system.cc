@@ -15,6 +15,7 @@
 #include <uv.h>
 
 #include <filesystem>
+#include <set>
 
 namespace torpor::api {
 
@@ -74,6 +75,19 @@ void check_folders(const Folders& folders, Checks& checks) {
                            static_cast<double>(space.available) / 1e9));
 }
 
+// llama-server, which the set-up fetches, and what else there are models of.
+void check_engines(Daemon& daemon, Checks& checks) {
+    std::set<std::string> names{"llama-server"};
+    for (const gpu::Model& model : daemon.pool.models()) {
+        if (model.engine != "custom") names.insert(model.engine);
+    }
+    std::lock_guard lock(daemon.config_mutex);
+    for (const std::string& name : names) {
+        const auto program = gpu::find_engine(name)->find({}, daemon.folders, daemon.config.programs);
+        checks.add("engine:" + name, program.has_value(), program ? *program : program.error().text());
+    }
+}
+
 }  // namespace
 
 void doctor(Call& call, http::Response& response) {
@@ -89,19 +103,14 @@ void doctor(Call& call, http::Response& response) {
                    daemon.config_error.empty() ? fmt::format("no mistakes; models: {}", daemon.config.models.size())
                                                : daemon.config_error);
     }
-    gpu::Model any;
-    const auto* engine = gpu::find_engine("llama-server");
-    std::unique_lock lock(daemon.config_mutex);
-    auto program = engine->find(any, daemon.folders, daemon.config.programs);
-    lock.unlock();
-    checks.add("engine:llama-server", program.has_value(), program ? *program : program.error().text());
+    check_engines(daemon, checks);
     const gpu::CriuTool& criu = daemon.pool.criu();
     checks.add("criu", criu.is_offered(),
                criu.is_offered() ? "idle workers are frozen with " + criu.program
                                  : criu.why_not + "; idle workers are stopped instead",
                criu.grant);
     checks.add("tcp", daemon.tcp_is_well, daemon.tcp_state);
-    lock.lock();
+    std::unique_lock lock(daemon.config_mutex);
     if (daemon.certificate) {
         const CertificateHealth health = health_of(*daemon.certificate, std::chrono::system_clock::now());
         checks.add("certificate", health.is_well, fmt::format("{} {}", daemon.config.http.certificate, health.text));

@@ -103,6 +103,7 @@ Result<void> Exchange::connect() {
     auto connection = lease_->connections().take(was_kept_);
     if (!connection) return Failure(connection.error());
     worker_ = std::move(*connection);
+    head_ = inquiry_.head + gpu::key_header(lease_->connections().endpoint()) + "\r\n";
     parser_ = ResponseParser();
     decoded_.clear();
     sent_ = 0;
@@ -112,7 +113,7 @@ Result<void> Exchange::connect() {
 
 // True when the request is sent whole.
 Result<bool> Exchange::send_more() {
-    const std::string& head = inquiry_.head;
+    const std::string& head = head_;
     const std::string& body = inquiry_.body.text;
     while (sent_ < head.size() + body.size()) {
         const size_t of_head = std::min(sent_, head.size());

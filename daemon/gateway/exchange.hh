@@ -33,7 +33,7 @@ struct Inquiry {
     std::string path;
     std::string model;      // its own name, also where an alias was asked for
     std::string principal;
-    std::string head;       // to the worker, complete
+    std::string head;       // to the worker, but for its key and the blank line
     http::Body body;
     bool wants_stream = false;
     bool drops_usage = false;  // usage at the stream's end was our wish
@@ -135,6 +135,7 @@ class Exchange {
     bool worker_is_watched_ = false;
     bool was_kept_ = false;       // the connection served another request before
     bool was_replaced_ = false;   // such a one turned out to be dead
+    std::string head_;            // to this worker
     size_t sent_ = 0;             // of head and body
     bool is_sent_ = false;        // all of it
     ResponseParser parser_;

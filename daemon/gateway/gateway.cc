@@ -9,6 +9,7 @@
 #include "gpu/limits.hh"
 
 #include <malloc.h>
+#include <sys/random.h>
 
 #include <algorithm>
 #include <array>
@@ -54,7 +55,7 @@ Result<gpu::Model> find_model(const Call& call, const std::string& name) {
 }
 
 std::string head_for_engine(const http::Request& request, size_t body_bytes) {
-    return fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{}\r\n", request.path, body_bytes,
+    return fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{}", request.path, body_bytes,
                        headers_for_engine(request));
 }
 
@@ -109,6 +110,19 @@ Result<gpu::Model> choose_model(const Call& call, const WireRow& row, const std:
     return model;
 }
 
+// Whether answers to this would begin alike after each thaw: the engine draws its numbers from the same image each time.
+bool wants_seed(const Call& call, const WireRow& row, const gpu::Model& model, const RequestScan& scan) {
+    return row.takes_seed && !scan.has_seed && model.snapshot && call.daemon.pool.criu().is_offered() &&
+           gpu::find_engine(model.engine)->same_dice;
+}
+
+// 31 bits: some engines read it as a signed number.
+uint32_t fresh_seed() {
+    uint32_t seed = 0;
+    (void)!::getrandom(&seed, sizeof seed, 0);
+    return seed >> 1;
+}
+
 // All that can be said before a worker is asked. `model` is set as far as it is known, for the log.
 Result<std::shared_ptr<Inquiry>> make_inquiry(Call& call, const WireRow& row, std::string& model) {
     auto scan = scan_request(call.body.text);
@@ -129,7 +143,10 @@ Result<std::shared_ptr<Inquiry>> make_inquiry(Call& call, const WireRow& row, st
     inquiry->wants_stream = scan->wants_stream;
     inquiry->is_http_1_0 = call.request.version == "HTTP/1.0";
     inquiry->keep_alive = scan->keep_alive;
-    if (chosen->name != scan->model) replace_model(call.body.text, *scan, chosen->name);
+    if (wants_seed(call, row, *chosen, *scan)) add_seed(call.body.text, *scan, fresh_seed());
+    const std::string_view word = gpu::find_engine(chosen->engine)->model_word;
+    const std::string its_name(word.empty() ? chosen->name : word);
+    if (its_name != scan->model) replace_model(call.body.text, *scan, its_name);
     if (row.usage_is_an_option && scan->wants_stream && !scan->has_stream_options) {
         add_stream_options(call.body.text);
         inquiry->drops_usage = true;

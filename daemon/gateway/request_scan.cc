@@ -48,6 +48,19 @@ Result<void> take_stream(ondemand::value value, RequestScan& scan) {
     return {};
 }
 
+// What it is, is the engine's to judge; a repeated one too.
+Result<void> take_seed(ondemand::value value, const std::string& body, RequestScan& scan) {
+    const std::string_view token = value.raw_json_token();
+    bool is_null = false;
+    if (const auto code = value.is_null().get(is_null)) return malformed(code);
+    if (is_null) {
+        scan.seed_null = static_cast<size_t>(token.data() - body.data());
+    } else {
+        scan.has_seed = true;
+    }
+    return {};
+}
+
 Result<void> take_keep_alive(ondemand::value value, RequestScan& scan) {
     if (scan.keep_alive) return fail(Kind::invalid, "'keep_alive' is given twice");
     ondemand::json_type type{};
@@ -123,6 +136,8 @@ Result<RequestScan> scan_request(std::string& body) {
             taken = take_stream(field.value(), scan);
         } else if (key == "stream_options") {
             scan.has_stream_options = true;
+        } else if (key == "seed") {
+            taken = take_seed(field.value(), body, scan);
         } else if (key == "keep_alive") {
             taken = take_keep_alive(field.value(), scan);
         }
@@ -134,6 +149,17 @@ Result<RequestScan> scan_request(std::string& body) {
     }
     if (scan.model_end == 0) return fail(Kind::invalid, "'model' is missing; GET /v1/models lists the models");
     return scan;
+}
+
+void add_seed(std::string& body, RequestScan& scan, uint32_t seed) {
+    constexpr std::string_view null = "null";
+    const size_t at = scan.seed_null != 0 ? scan.seed_null : body.find('{') + 1;
+    const size_t gone = scan.seed_null != 0 ? null.size() : 0;
+    const std::string text = scan.seed_null != 0 ? fmt::format("{}", seed) : fmt::format("\"seed\":{},", seed);
+    body.replace(at, gone, text);
+    if (scan.model_begin < at) return;
+    scan.model_begin += text.size() - gone;
+    scan.model_end += text.size() - gone;
 }
 
 void replace_model(std::string& body, const RequestScan& scan, const std::string& name) {

@@ -1,11 +1,12 @@
 // What the gateway must know of a request's body: the model's name and where it stands, whether a stream is
-// wanted, and how long the worker is to stay awake. Everything else goes to the engine as it came.
+// wanted, whether it has a seed, and how long the worker is to stay awake. Everything else goes to the engine as it came.
 #pragma once
 
 #include "base/error.hh"
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -18,6 +19,8 @@ struct RequestScan {
     bool wants_stream = false;
     bool has_stream = false;          // the key was there
     bool has_stream_options = false;
+    bool has_seed = false;            // null is none
+    size_t seed_null = 0;             // where the null stands, if one does
     // As Ollama has it: a number of seconds or a duration like "10m"; 0: sleep after this answer; negative: never.
     std::optional<std::chrono::milliseconds> keep_alive;
 };
@@ -26,6 +29,9 @@ struct RequestScan {
 // Refuses what is no object, has no `model`, has it twice (parsers disagree which one counts), or has
 // wrong types; deeper mistakes are the engine's to find. The same for `stream` and `keep_alive`.
 Result<RequestScan> scan_request(std::string& body);
+
+// Gives a body without a seed this one. Of what was scanned the model's place is moved along.
+void add_seed(std::string& body, RequestScan& scan, uint32_t seed);
 
 // Puts another name in the place of the scanned one.
 void replace_model(std::string& body, const RequestScan& scan, const std::string& name);

@@ -69,12 +69,12 @@ std::string anthropic_ping(std::string_view text) {
 }
 
 constexpr std::array rows{
-    WireRow{gpu::Wire::openai_chat, "chat", "/v1/chat/completions", true, true, openai_error, openai_event, comment},
-    WireRow{gpu::Wire::openai_completions, "completions", "/v1/completions", true, true, openai_error, openai_event, comment},
-    WireRow{gpu::Wire::openai_responses, "responses", "/v1/responses", false, true, openai_error, responses_event, comment},
-    WireRow{gpu::Wire::openai_embeddings, "embeddings", "/v1/embeddings", false, false, openai_error, openai_event, comment},
-    WireRow{gpu::Wire::anthropic_messages, "messages", "/v1/messages", false, true, anthropic_error, anthropic_event, anthropic_ping},
-    WireRow{gpu::Wire::anthropic_messages, "count_tokens", "/v1/messages/count_tokens", false, false, anthropic_error, anthropic_event, anthropic_ping},
+    WireRow{gpu::Wire::openai_chat, "chat", "/v1/chat/completions", true, true, true, openai_error, openai_event, comment},
+    WireRow{gpu::Wire::openai_completions, "completions", "/v1/completions", true, true, true, openai_error, openai_event, comment},
+    WireRow{gpu::Wire::openai_responses, "responses", "/v1/responses", false, true, true, openai_error, responses_event, comment},
+    WireRow{gpu::Wire::openai_embeddings, "embeddings", "/v1/embeddings", false, false, false, openai_error, openai_event, comment},
+    WireRow{gpu::Wire::anthropic_messages, "messages", "/v1/messages", false, false, true, anthropic_error, anthropic_event, anthropic_ping},
+    WireRow{gpu::Wire::anthropic_messages, "count_tokens", "/v1/messages/count_tokens", false, false, false, anthropic_error, anthropic_event, anthropic_ping},
 };
 
 }  // namespace

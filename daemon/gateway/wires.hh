@@ -14,6 +14,7 @@ struct WireRow {
     std::string_view name;  // in logs and metrics
     std::string_view path;
     bool usage_is_an_option;  // at a stream's end: `stream_options`
+    bool takes_seed;           // a body may have a `seed`
     bool has_streams;          // a body with "stream": true asks for one
     // The JSON of an error in the vendor's shape.
     std::string (*error_body)(const Error& error);

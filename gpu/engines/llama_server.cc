@@ -1,40 +1,21 @@
 // llama.cpp's server. https://github.com/ggml-org/llama.cpp/tree/master/tools/server
 #include "gpu/engine.hh"
 
-#include "base/json.hh"
-
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 
 namespace torpor::gpu {
 
 namespace {
 
-// Flags that Torpor sets itself: where it listens, which weights, and the name in its answers.
-constexpr std::array<std::string_view, 8> own_flags{"--host", "--port", "-m", "--model", "-a", "--alias", "--api-key", "--api-key-file"};
-
 Result<void> check(const Model& model) {
     if (model.path.empty()) return fail(Kind::invalid, "path is missing: the .gguf file to serve");
-    for (const std::string& argument : model.args) {
-        const std::string flag = argument.substr(0, argument.find('='));
-        if (std::ranges::find(own_flags, flag) != own_flags.end()) {
-            return fail(Kind::invalid, "{} is set by Torpor itself; leave it out of args", flag);
-        }
-    }
-    return {};
+    // Where it listens, which weights, and the name in its answers.
+    return refuse_own_flags(model, {"--host", "--port", "-m", "--model", "-a", "--alias", "--api-key", "--api-key-file"});
 }
 
 Result<std::string> find(const Model&, const Folders& folders, const EnginePrograms& programs) {
-    if (const auto configured = programs.find("llama-server"); configured != programs.end()) {
-        if (std::string found = find_on_path(configured->second); !found.empty()) return found;
-        return fail(Kind::engine, "config.toml names {} as llama-server, but it cannot be run", configured->second);
-    }
-    if (std::string found = find_on_path("llama-server"); !found.empty()) return found;
-    const std::string fetched = folders.data / "engines/llama-server/llama-server";
-    if (::access(fetched.c_str(), X_OK) == 0) return fetched;
-    return fail(Kind::engine, "llama-server is neither on PATH nor in {}; packaging/setup/fetch-llama-server fetches it", fetched);
+    return find_program({"llama-server", "llama-server", "engines/llama-server/llama-server",
+                         "packaging/setup/fetch-llama-server fetches it"}, folders, programs);
 }
 
 std::vector<std::string> command_line(const Model& model, const Endpoint& endpoint, const std::string& program) {
@@ -50,10 +31,7 @@ bool is_for_embeddings(const Model& model) {
 }
 
 std::string warm_up_body(const Model& model) {
-    if (is_for_embeddings(model)) return {};
-    std::string name;
-    append_json_string(name, model.name);
-    return fmt::format(R"({{"model":{},"max_tokens":1,"messages":[{{"role":"user","content":"Hi"}}]}})", name);
+    return is_for_embeddings(model) ? "" : short_chat(model.name, 1);
 }
 
 }  // namespace
@@ -65,8 +43,13 @@ const Engine llama_server_engine{
     .ready_path = "/health",
     .refuse_io_uring = false,
     .refuse_amx = true,
+    .same_dice = false,  // it draws a seed for each request
+    .path_is_folder = false,
+    .model_word = "",
+    .environment = {},
     .warm_up_path = "/v1/chat/completions",
     .warm_up_body = warm_up_body,
+    .private_file = nullptr,
     .uses_socket = [](const Model&) { return true; },
     .check = check,
     .find = find,

@@ -2,7 +2,7 @@
 
 FOLDER holds its script. `load` says what to do at the start: `ok`, `die WORDS` or `hang` (before it listens).
 `health` says what the readiness path does: `ok`, `hang`, or `open` (answers, and leaves the connection open).
-`ignore-sigterm`, `child` and `stray-child` are honoured where such a file exists. What to do with one request
+`ignore-sigterm`, `child`, `stray-child` and `slow-family` are honoured where such a file exists. What to do with one request
 stands in its body as "do" (more of it in bad_answers.py). What happens is told as lines into the pipe FOLDER/events,
 where the test listens.
 """
@@ -170,6 +170,11 @@ def main():
         if (FOLDER / name).exists():
             child = subprocess.Popen(["sleep", "1000"], start_new_session=name == "stray-child")
             tell(f"{name} {child.pid}")
+    if (FOLDER / "slow-family").exists():  # a child with so much memory that its own child is dead long before it
+        child = subprocess.Popen([sys.executable, "-c", "import subprocess, time; most = bytearray(1) * 500_000_000; "
+                                  "print(subprocess.Popen(['sleep', '1000'], stdout=subprocess.DEVNULL).pid, flush=True); time.sleep(1000)"],
+                                 stdout=subprocess.PIPE)
+        tell(f"slow-family {child.pid} {int(child.stdout.readline())}")
     tell(f"loading {os.getpid()}")
     load, _, words = script("load").partition(" ")
     if load == "die":

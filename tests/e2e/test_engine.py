@@ -150,6 +150,17 @@ class EngineTest(WithFakes, unittest.TestCase):
                     fake.order("stop", force=way != "stop")
                 self.assertEqual([is_alive(pid) for pid in children], [False, False])
 
+    def test_the_dead_are_reaped_also_where_their_parents_die_after_them(self):
+        """A child that is dead before its parent is, too, becomes the daemon's only then."""
+        fake = self.fake("slow-family")
+        fake.script("slow-family")
+        for _ in range(3):
+            asked = self.threads.submit(fake.ask)
+            family = [int(pid) for pid in fake.wait_for("slow-family ").split()[1:]]
+            self.assertEqual(asked.result(SECONDS_MAX)[0], 200)
+            fake.order("stop", force=True)
+            self.assertEqual([is_alive(pid) for pid in family], [False, False])
+
     def events_of(self, text):
         return [json.loads(line.removeprefix("data: ")) for line in text.split("\n") if line.startswith("data: {")]
 

@@ -16,7 +16,7 @@ PATH = "/v1/chat/completions"
 
 
 class StandIn:
-    def __init__(self, test, without=None, launcher=None):
+    def __init__(self, test, without=None, launcher=None, snapshot="ready"):
         """`without`: an option that CRIU is not given; `launcher`: another torpor-launch."""
         self.torpord = Torpord()
         test.addCleanup(self.torpord.remove)
@@ -45,7 +45,7 @@ os.execv({str(DATA / "criu/criu")!r}, ["criu", *words])
         test.assertEqual(self.torpord.start(), "ready\n")
         self.torpord.need_freezing(test)
         status, _, answer = self.torpord.call("POST", "/api/models", {
-            "name": "parts", "engine": "custom", "idle": "never", "env": {"PYTHONPATH": str(CLIENTS)},
+            "name": "parts", "engine": "custom", "idle": "never", "snapshot": snapshot, "env": {"PYTHONPATH": str(CLIENTS)},
             "command": [sys.executable, str(STAND_IN), "{socket}"]})
         test.assertEqual(status, 201, answer)
 
@@ -67,6 +67,15 @@ os.execv({str(DATA / "criu/criu")!r}, ["criu", *words])
         names = {file.name.removeprefix("shm-") for file in image.glob("shm-*")}
         assert names, self.torpord.log()[-3000:]
         return names & set(os.listdir("/dev/shm"))
+
+    def named_shared_files(self):
+        """What its processes have mapped of /dev/shm and still has a name there."""
+        mapped = set()
+        for pid in self.processes():
+            for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
+                if " /dev/shm/" in line:
+                    mapped.add(int(line.split()[4]))
+        return {entry.name for entry in os.scandir("/dev/shm") if entry.inode() in mapped}
 
     def session(self, leader):
         """The members of its session, those that have ended and are not reaped yet as well."""
@@ -136,6 +145,23 @@ class StandInTest(unittest.TestCase):
         answers, timing = stand_in.ask("after")
         self.assertIn("desc=thawed", timing, stand_in.torpord.log()[-1500:])
         self.assertEqual([answer["secret"] for answer in answers], [answer["secret"] for answer in first])
+
+    def test_shared_memory_goes_with_a_worker_that_has_no_image(self):
+        """Its resource tracker is killed with it, and no image tells the names."""
+        stand_in = StandIn(self, snapshot="off")
+        for way in ("stopped by force", "killed"):
+            with self.subTest(way=way):
+                stand_in.ask("one")
+                made = stand_in.named_shared_files()
+                self.assertGreater(len(made), 1)
+                pid = stand_in.torpord.get("/api/models/parts")["pid"]
+                if way == "killed":
+                    os.kill(pid, signal.SIGKILL)
+                    stand_in.torpord.wait_until(lambda: stand_in.torpord.get("/api/models/parts")["state"] == "stopped")
+                else:
+                    os.kill(pid, signal.SIGSTOP)  # deaf to a polite word
+                    stand_in.torpord.call("POST", "/api/models/parts/stop?force=true")
+                self.assertEqual(made & set(os.listdir("/dev/shm")), set())
 
     @unittest.skipIf(os.geteuid(), "a plain user's CRIU is root's copy, which no script can stand in for")
     def test_it_cannot_do_without_any_option_or_step(self):

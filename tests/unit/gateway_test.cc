@@ -20,6 +20,27 @@ TEST_CASE("the scanner finds model and stream at the top level only") {
     CHECK(body == R"( {"messages":[{"model":"inner"}], "stream" : true , "model" : "other" } )");
 }
 
+TEST_CASE("a body without a seed is given one, and its model can still be replaced") {
+    for (const auto& [before, after] : std::vector<std::pair<std::string, std::string>>{
+             {R"( {"model":"m"})", R"( {"seed":7,"model":"mine"})"},
+             {R"({"seed" : null ,"model":"m"})", R"({"seed" : 7 ,"model":"mine"})"},
+             {R"({"model":"m","seed":null})", R"({"model":"mine","seed":7})"},
+             {R"({"model":"m","x":{"seed":1}})", R"({"seed":7,"model":"mine","x":{"seed":1}})"}}) {
+        std::string body = before;
+        auto scan = scan_request(body);
+        REQUIRE(scan);
+        CHECK(!scan->has_seed);
+        add_seed(body, *scan, 7);
+        replace_model(body, *scan, "mine");
+        CHECK(body == after);
+    }
+    for (const char* with_one : {R"({"model":"m","seed":0})", R"({"seed":"a","model":"m"})", R"({"seed":null,"seed":1,"model":"m"})"}) {
+        std::string body = with_one;
+        const auto scan = scan_request(body);
+        CHECK((scan && scan->has_seed));
+    }
+}
+
 TEST_CASE("the scanner refuses what two parsers could read differently") {
     for (const char* wrong : {"", "[]", "{}", "{\"model\":1}", "{\"model\":\"a\",\"model\":\"b\"}", "{\"model\":\"a\"} x",
                               "{\"model\":\"a\",\"stream\":\"yes\"}",

@@ -1,3 +1,4 @@
+#include "gpu/shared_files.hh"
 #include "gpu/snapshot.hh"
 
 #include "temporary_folder.hh"
@@ -8,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 using namespace torpor;
@@ -38,7 +40,7 @@ struct Frozen {
         REQUIRE(mapped != MAP_FAILED);
         snapshot.path = folder / "snap";
         snapshot.bytes = gpu::bytes_below(folder / "snap/image");
-        snapshot.fingerprint = gpu::take_fingerprint(::getpid(), command, criu);
+        snapshot.fingerprint = gpu::take_fingerprint(::getpid(), command, criu, "");
         ::munmap(mapped, 7);
     }
 
@@ -53,6 +55,58 @@ struct Frozen {
 };
 
 }  // namespace
+
+TEST_CASE("it depends on the weights though nobody has them mapped, be they a file or a folder") {
+    Frozen frozen;
+    const auto folder = frozen.folder / "model";
+    std::filesystem::create_directories(folder / "part");
+    std::filesystem::create_directories(folder / ".git");
+    for (const char* name : {"a", "part/b", ".git/c"}) write(folder / name, "x");
+    for (const auto& place : {folder, folder / "a"}) {
+        frozen.snapshot.fingerprint = gpu::take_fingerprint(::getpid(), frozen.command, frozen.criu, place);
+        CHECK(frozen.why() == "valid");
+        CHECK(frozen.snapshot.fingerprint.find(".git/c") == std::string::npos);
+    }
+    write(folder / "part/b", "another");
+    CHECK(frozen.why() == "valid");  // of the file beside it
+    frozen.snapshot.fingerprint = gpu::take_fingerprint(::getpid(), frozen.command, frozen.criu, folder);
+    write(folder / "part/b", "one more");
+    CHECK(frozen.why() == (folder / "part/b").string() + " changed");
+}
+
+TEST_CASE("an engine's shared memory is kept and laid out as it was, and its holes stay holes") {
+    TemporaryFolder folder;
+    const std::string name = fmt::format("torpor-unit-{}", ::getpid());
+    const std::filesystem::path shared = "/dev/shm/" + name;
+    constexpr off_t size = 64 * 1024 * 1024;
+    const int fd = ::open(shared.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    REQUIRE(fd >= 0);
+    CHECK(::ftruncate(fd, size) == 0);
+    CHECK(::pwrite(fd, "first", 5, 4096) == 5);
+    CHECK(::pwrite(fd, "last", 4, size - 4096) == 4);
+    const auto is_as_it_was = [size](const std::filesystem::path& file) {
+        struct stat info{};
+        REQUIRE(::stat(file.c_str(), &info) == 0);
+        CHECK(info.st_size == size);
+        CHECK(info.st_blocks * 512 < size / 16);
+        std::ifstream in(file);
+        std::string text(static_cast<size_t>(size), 'x');
+        in.read(text.data(), size);
+        CHECK(text.substr(4096, 5) == "first");
+        CHECK(text.substr(size - 4096, 4) == "last");
+        CHECK(static_cast<size_t>(std::count(text.begin(), text.end(), '\0')) == static_cast<size_t>(size) - 9);
+    };
+    CHECK(gpu::keep_shared_files(::getpid(), folder.path()));
+    is_as_it_was(folder / ("shm-" + name));
+    const auto taken = gpu::lay_out_shared_files(folder.path());
+    CHECK((!taken && taken.error().kind == Kind::conflict));
+    ::close(fd);
+    gpu::remove_shared_files(folder.path());
+    CHECK(!std::filesystem::exists(shared));
+    CHECK(gpu::lay_out_shared_files(folder.path()));
+    is_as_it_was(shared);
+    gpu::remove_shared_files(folder.path());
+}
 
 TEST_CASE("a snapshot is valid while nothing changes") {
     const Frozen frozen;

@@ -53,6 +53,7 @@ void add_add(CLI::App& group, Context& context) {
         group, context, "add", "add a model: torpor model add NAME --engine ENGINE --path FILE [-- ARGUMENTS]",
         "  torpor model add smollm2 --path ~/models/SmolLM2-135M-Instruct.Q4_1.gguf\n"
         "  torpor model add coder --path coder.gguf --alias gpt-4o --idle 30m -- -c 16384\n"
+        "  torpor model add large --engine vllm --path ~/models/large -- --gpu-memory-utilization 0.5\n"
         "  torpor model add mine --engine custom --ready /health -- ./serve --port {port}",
         [&context]() -> Result<void> {
             auto body = body_of(model, context);
@@ -63,7 +64,7 @@ void add_add(CLI::App& group, Context& context) {
             return {};
         });
     verb->add_option("NAME", model.name, "what clients call it")->required();
-    verb->add_option("--engine", model.engine, "llama-server, or custom (the command line after --)")->default_val("llama-server");
+    verb->add_option("--engine", model.engine, "llama-server, vllm, sglang, tgi, or custom (the command line after --)")->default_val("llama-server");
     verb->add_option("--path", model.path, "the file or folder with the weights");
     verb->add_option("--alias", model.aliases, "another name that clients may use (again for more)")->allow_extra_args(false);
     verb->add_option("--idle", model.idle, "sleep after this long without a request, like 10m; never");

@@ -30,6 +30,15 @@ struct Endpoint {
 // Programs named in config.toml, by engine; they come before PATH.
 using EnginePrograms = std::map<std::string, std::string, std::less<>>;
 
+// How a request says which of a model's adapters it wants. How they get onto the command line is command_line()'s
+// affair, and check() refuses what the engine cannot do. In any case the request's `model` is the adapter's name.
+struct AdapterSupport {
+    std::vector<Wire> wires;  // on which a request can choose one; empty: the engine serves none
+    // What is added to a request on these wires, if the model has adapters: members for the end of its JSON object, each
+    // after a comma, which make `adapter` answer; null: the model's own weights. Null: nothing needs to be added.
+    std::string (*request_members)(const Model& model, const Adapter* adapter) = nullptr;
+};
+
 struct Engine {
     std::string_view name;
     std::vector<Wire> wires;       // what it speaks when the model's file does not say
@@ -48,6 +57,7 @@ struct Engine {
     Result<std::string> (*find)(const Model& model, const Folders& folders, const EnginePrograms& programs);
     // The whole command line, argv[0] being what find() gave.
     std::vector<std::string> (*command_line)(const Model& model, const Endpoint& endpoint, const std::string& program);
+    AdapterSupport adapters = {};
 };
 
 const Engine* find_engine(std::string_view name);

@@ -60,6 +60,26 @@ std::set<std::string> mapped_files(pid_t pid) {
     return files;
 }
 
+// The weights and adapters that the model names. An engine may have read them rather than mapped them. Of a folder: the
+// files right in it, and not its own time, which a cache that is made there would change.
+std::set<std::string> files_of(const Model& model) {
+    std::set<std::string> files;
+    const auto add = [&files](const std::string& path) {
+        if (path.empty()) return;
+        std::error_code code, ignored;
+        if (!fs::is_directory(path, code)) {
+            files.insert(path);
+            return;
+        }
+        for (fs::directory_iterator at(path, code), end; !code && at != end; at.increment(code)) {
+            if (at->is_regular_file(ignored)) files.insert(at->path());
+        }
+    };
+    add(model.path);
+    for (const Adapter& adapter : model.adapters) add(adapter.path);
+    return files;
+}
+
 }  // namespace
 
 std::string command_text(const std::vector<std::string>& command_line) {
@@ -89,10 +109,12 @@ int number_in(const std::string& fingerprint, std::string_view fact) {
     return std::atoi(fact_in(fingerprint, fact).c_str());
 }
 
-std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu) {
+std::string take_fingerprint(pid_t pid, const Model& model, const std::vector<std::string>& command_line, const std::string& criu) {
     std::string text = command_text(command_line) + "\n" + kernel_line() + "\n" + cpu_line() + "\n";
     text += "criu " + file_line(criu) + "\n";
-    for (const std::string& file : mapped_files(pid)) text += file_line(file) + "\n";
+    std::set<std::string> files = mapped_files(pid);
+    files.merge(files_of(model));
+    for (const std::string& file : files) text += file_line(file) + "\n";
     return text;
 }
 

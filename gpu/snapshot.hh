@@ -27,9 +27,9 @@ struct Snapshot {
     int64_t created_at_ms = 0;
 };
 
-// What the image depends on, gathered from the live process: every file that it has mapped (engine,
-// libraries, weights), its command line, and the CRIU, kernel and CPU that wrote it.
-std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu);
+// What the image depends on, gathered from the live process: every file that it has mapped (engine, libraries,
+// weights), the model's files, mapped or not, its command line, and the CRIU, kernel and CPU that wrote it.
+std::string take_fingerprint(pid_t pid, const Model& model, const std::vector<std::string>& command_line, const std::string& criu);
 
 // Why an image with this fingerprint cannot be thawed now; nothing if it can. Looks at each file's size
 // and time of change, so it costs microseconds.

@@ -47,6 +47,10 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
     if (!model.path.empty() && ::access(model.path.c_str(), R_OK) != 0) {
         return fail_errno(Kind::engine, fmt::format("the model file {} cannot be read", model.path));
     }
+    for (const Adapter& adapter : model.adapters) {
+        if (::access(adapter.path.c_str(), R_OK) == 0) continue;
+        return fail_errno(Kind::engine, fmt::format("the file {} of the adapter {} cannot be read", adapter.path, adapter.name));
+    }
     auto program = plan.engine->find(model, folders, programs);
     if (!program) return Failure(program.error());
     if (plan.engine->uses_socket(model)) {

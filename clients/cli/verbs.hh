@@ -49,6 +49,9 @@ void add_system_verbs(CLI::App& app, Context& context);
 void add_daemon_verbs(CLI::App& app, Context& context);
 void add_completion_verbs(CLI::App& app, Context& context);
 
+// The names of a model's adapters, as /api/models lists it.
+std::vector<std::string> adapters_of(simdjson::dom::element model);
+
 // Prints a listing: with --json the list under `key` as it came, else what `print` makes of it.
 Result<void> print_list(Context& context, const Result<Answer>& answer, std::string_view key,
                         const std::function<void(simdjson::dom::array)>& print);

@@ -21,6 +21,10 @@ std::string describe(const gpu::ModelStatus& status) {
         .member("path", status.model.path);
     json.key("aliases").begin_array();
     for (const std::string& alias : status.model.aliases) json.value(alias);
+    json.end_array().key("adapters").begin_array();
+    for (const gpu::Adapter& adapter : status.model.adapters) {
+        json.begin_object().member("name", adapter.name).member("path", adapter.path).member("scale", adapter.scale).end_object();
+    }
     json.end_array().key("wires").begin_array();
     for (const gpu::Wire wire : gpu::wires_of(status.model)) json.value(gpu::name_of(wire));
     json.end_array().key("idle_ms");
@@ -68,6 +72,17 @@ void show_model(Call& call, http::Response& response) {
 
 namespace {
 
+Result<void> check_files(const gpu::Model& model) {
+    if (!model.path.empty() && ::access(model.path.c_str(), R_OK) != 0) {
+        return fail_errno(Kind::invalid, fmt::format("the model file {} cannot be read", model.path));
+    }
+    for (const gpu::Adapter& adapter : model.adapters) {
+        if (::access(adapter.path.c_str(), R_OK) == 0) continue;
+        return fail_errno(Kind::invalid, fmt::format("the file {} of the adapter {} cannot be read", adapter.path, adapter.name));
+    }
+    return {};
+}
+
 struct Addition {
     gpu::Model model;
     bool replace = false;
@@ -75,7 +90,7 @@ struct Addition {
 
 Result<Addition> read_addition(const std::string& text) {
     auto body = Body::parse(text, {"name", "engine", "path", "args", "env", "command", "ready", "wires", "aliases", "idle",
-                                   "pinned", "snapshot", "replace"});
+                                   "pinned", "snapshot", "adapter", "replace"});
     if (!body) return Failure(body.error());
     Addition addition;
     gpu::Model& model = addition.model;
@@ -89,6 +104,13 @@ Result<Addition> read_addition(const std::string& text) {
     body->texts("wires", model.wires);
     body->texts("aliases", model.aliases);
     body->pairs("env", model.env);
+    body->objects("adapter", {"path", "scale"}, [&model](const std::string& name, Body& keys) {
+        gpu::Adapter adapter{name, {}};
+        keys.text("path", adapter.path);
+        keys.number("scale", adapter.scale);
+        model.adapters.push_back(std::move(adapter));
+    });
+    std::ranges::sort(model.adapters, {}, &gpu::Adapter::name);
     body->text("idle", idle);
     body->text("snapshot", snapshot);
     body->truth("pinned", model.pinned);
@@ -103,9 +125,7 @@ Result<Addition> read_addition(const std::string& text) {
     }
     model.snapshot = snapshot != "off";
     if (auto checked = gpu::check_model(model); !checked) return Failure(checked.error());
-    if (!model.path.empty() && ::access(model.path.c_str(), R_OK) != 0) {
-        return fail_errno(Kind::invalid, fmt::format("the model file {} cannot be read", model.path));
-    }
+    if (auto readable = check_files(model); !readable) return Failure(readable.error());
     return addition;
 }
 
@@ -161,7 +181,7 @@ void remove_model(Call& call, http::Response& response) {
     const bool has_file = is_plain_name(call.parameters[0]) && std::filesystem::exists(file_of(call.daemon, call.parameters[0]));
     if (!model && !has_file) return answer_error(response, model.error());  // one whose file was not taken can go, too
     if (model && model->name != call.parameters[0]) {
-        return answer_error(response, {Kind::invalid, fmt::format("{} is an alias of {}; remove that", call.parameters[0], model->name), {}});
+        return answer_error(response, {Kind::invalid, fmt::format("{} is another name of {}; remove that", call.parameters[0], model->name), {}});
     }
     const auto file = file_of(call.daemon, call.parameters[0]);
     std::error_code code;

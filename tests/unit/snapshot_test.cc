@@ -23,12 +23,14 @@ void write(const std::filesystem::path& file, std::string_view text) {
 struct Frozen {
     TemporaryFolder folder;
     std::filesystem::path weights = folder / "weights.gguf";
+    std::filesystem::path adapter = folder / "adapter.gguf";  // read, not mapped
     std::filesystem::path criu = folder / "criu";
     std::vector<std::string> command{"/usr/bin/engine", "--model", "two words", "100%\n"};
     Snapshot snapshot;
 
     Frozen() {
         write(weights, "weights");
+        write(adapter, "adapter");
         write(criu, "criu");
         std::filesystem::create_directories(folder / "snap/image");
         write(folder / "snap/image/pages-1.img", "pages");
@@ -38,7 +40,10 @@ struct Frozen {
         REQUIRE(mapped != MAP_FAILED);
         snapshot.path = folder / "snap";
         snapshot.bytes = gpu::bytes_below(folder / "snap/image");
-        snapshot.fingerprint = gpu::take_fingerprint(::getpid(), command, criu);
+        gpu::Model model;
+        model.path = weights;
+        model.adapters.push_back({"french", adapter});
+        snapshot.fingerprint = gpu::take_fingerprint(::getpid(), model, command, criu);
         ::munmap(mapped, 7);
     }
 
@@ -94,6 +99,10 @@ TEST_CASE("each fact that changed gives its own reason") {
     SUBCASE("a mapped file that is gone") {
         std::filesystem::remove(frozen.weights);
         CHECK(frozen.why() == frozen.weights.string() + " changed");
+    }
+    SUBCASE("an adapter that is read, not mapped") {
+        write(frozen.adapter, "another adapter");
+        CHECK(frozen.why() == frozen.adapter.string() + " changed");
     }
     SUBCASE("a truncated image") {
         write(frozen.folder / "snap/image/pages-1.img", "page");

@@ -125,6 +125,16 @@ void read_adapters(Reader& reader, const toml::table& table, const std::string& 
     }
 }
 
+// A program without a slash in its name is looked for on PATH, so it is no path.
+void make_absolute(Model& model, const std::filesystem::path& folder) {
+    const auto take = [&folder](std::string& path) {
+        if (!path.empty() && path[0] != '/') path = (folder / path).lexically_normal();
+    };
+    take(model.path);
+    for (Adapter& adapter : model.adapters) take(adapter.path);
+    if (!model.command.empty() && model.command[0].find('/') != std::string::npos) take(model.command[0]);
+}
+
 // Where the key or value stands that this message begins with: "args …", "'x' …", "adapter.x: …". 0: nowhere.
 int line_about(const toml::table& table, std::string_view message) {
     const size_t start = message.starts_with('\'') ? 1 : 0;
@@ -155,7 +165,7 @@ const Adapter* find_adapter(const Model& model, std::string_view name) {
 }
 
 Result<Model> parse_model(std::string_view name, std::string_view text, const std::string& file,
-                          std::vector<std::string>* notes) {
+                          std::vector<std::string>* notes, const std::filesystem::path& folder) {
     if (text.size() > model_file_bytes_max) {
         return fail(Kind::too_large, "{} is larger than {} bytes", file, model_file_bytes_max);
     }
@@ -186,6 +196,7 @@ Result<Model> parse_model(std::string_view name, std::string_view text, const st
     read_snapshot(reader, table, model);
     read_adapters(reader, table, file, model);
     if (!reader.error().empty()) return Failure(Error{Kind::invalid, reader.error(), {}});
+    if (!folder.empty()) make_absolute(model, folder);
     if (auto checked = check_model(model); !checked) {
         const int line = line_about(table, checked.error().message);
         return fail(Kind::invalid, "{}{}: {}", file, line == 0 ? "" : fmt::format(":{}", line), checked.error().message);

@@ -44,9 +44,10 @@ struct Model {
 const Adapter* find_adapter(const Model& model, std::string_view name);
 
 // Parses one model. `file` is used in messages only. The error says file, line, what is wrong, and the
-// nearest known key. `notes` gets a line for each key that is known but has no effect in this version.
+// nearest known key. `notes` gets a line for each key that is known but has no effect in this version. Relative paths
+// are taken from `folder`; without one they are a mistake.
 Result<Model> parse_model(std::string_view name, std::string_view text, const std::string& file,
-                          std::vector<std::string>* notes);
+                          std::vector<std::string>* notes, const std::filesystem::path& folder = {});
 
 // The text of a model file that parses to this model.
 std::string write_model(const Model& model);

@@ -40,6 +40,7 @@ void add_json(CLI::App* verb, Context& context);
 inline constexpr const char* model_argument = "MODEL";
 
 void add_model_verbs(CLI::App& app, Context& context);
+void add_deploy(CLI::App& app, Context& context);
 void add_worker_verbs(CLI::App& app, Context& context);
 void add_logs(CLI::App& app, Context& context);
 void add_ask(CLI::App& app, Context& context);

@@ -70,8 +70,6 @@ void show_model(Call& call, http::Response& response) {
     answer_json(response, 200, describe(*status));
 }
 
-namespace {
-
 Result<void> check_files(const gpu::Model& model) {
     if (!model.path.empty() && ::access(model.path.c_str(), R_OK) != 0) {
         return fail_errno(Kind::invalid, fmt::format("the model file {} cannot be read", model.path));
@@ -82,6 +80,8 @@ Result<void> check_files(const gpu::Model& model) {
     }
     return {};
 }
+
+namespace {
 
 struct Addition {
     gpu::Model model;
@@ -129,29 +129,21 @@ Result<Addition> read_addition(const std::string& text) {
     return addition;
 }
 
+}  // namespace
+
 std::filesystem::path file_of(const Daemon& daemon, const std::string& model) {
     return daemon.folders.models() / (model + ".toml");
 }
 
-// Refuses a name or alias that another model has.
-Result<void> check_free(const Daemon& daemon, const Addition& addition) {
+Result<void> check_free(const Daemon& daemon, const gpu::Model& model) {
     auto models = daemon.pool.models();
-    const auto same = std::ranges::find(models, addition.model.name, &gpu::Model::name);
-    if (same != models.end()) {
-        if (!addition.replace) {
-            return fail(Kind::conflict, "there is a model {} already; add --replace, or take another name", addition.model.name);
-        }
-        models.erase(same);
-    } else if (!addition.replace && std::filesystem::exists(file_of(daemon, addition.model.name))) {
-        return fail(Kind::conflict, "{} is there already, though it was not taken; torpor doctor says why. Mend it, or add --replace",
-                    file_of(daemon, addition.model.name).string());
-    }
-    models.push_back(addition.model);
+    std::erase_if(models, [&model](const gpu::Model& other) { return other.name == model.name; });
+    models.push_back(model);
     if (models.size() > gpu::models_max) return fail(Kind::too_large, "more than {} models", gpu::models_max);
     return check_names(models);
 }
 
-// Reloads after a change of the files; a mistake in another one stands in the way, and is said.
+// A mistake in another file stands in the way, and is said.
 Result<void> take_change(Daemon& daemon, const std::string& change) {
     auto reloaded = daemon.reload();
     if (reloaded) return {};
@@ -160,12 +152,30 @@ Result<void> take_change(Daemon& daemon, const std::string& change) {
     return Failure(error);
 }
 
+namespace {
+
+// Refuses a name that another model has, unless it is to be replaced.
+Result<void> check_replaced(const Daemon& daemon, const Addition& addition) {
+    const std::string& name = addition.model.name;
+    if (addition.replace) return {};
+    const auto model = daemon.pool.find(name);
+    if (model && model->name == name) {
+        return fail(Kind::conflict, "there is a model {} already; add --replace, or take another name", name);
+    }
+    if (std::filesystem::exists(file_of(daemon, name))) {
+        return fail(Kind::conflict, "{} is there already, though it was not taken; torpor doctor says why. Mend it, or add --replace",
+                    file_of(daemon, name).string());
+    }
+    return {};
+}
+
 }  // namespace
 
 void add_model(Call& call, http::Response& response) {
     auto addition = read_addition(call.body.text);
     if (!addition) return answer_error(response, addition.error());
-    if (auto free = check_free(call.daemon, *addition); !free) return answer_error(response, free.error());
+    if (auto new_one = check_replaced(call.daemon, *addition); !new_one) return answer_error(response, new_one.error());
+    if (auto free = check_free(call.daemon, addition->model); !free) return answer_error(response, free.error());
     const auto file = file_of(call.daemon, addition->model.name);
     if (auto written = write_file_atomically(file, gpu::write_model(addition->model), 0600); !written) {
         return answer_error(response, written.error());

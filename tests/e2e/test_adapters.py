@@ -40,7 +40,7 @@ class AdapterTest(unittest.TestCase):
                                      args=["-c", "4096", *keys.pop("args", [])], **keys)
 
     def say(self, model, prompt=PROMPTS[0], **keys):
-        status, headers, answer = self.torpord.chat(model, prompt, temperature=0, max_tokens=12, **keys)
+        status, headers, answer = self.torpord.chat(model, prompt, temperature=0, max_tokens=8, **keys)
         self.assertEqual(status, 200, answer)
         return answer["choices"][0]["message"]["content"]
 
@@ -59,7 +59,7 @@ class AdapterTest(unittest.TestCase):
         for name, prompt in (("french", 0), ("smol", 0), ("french", 1), ("french", 0), ("dutch", 0), ("dutch", 1), ("smol", 1),
                              ("smol", 0), ("french", 0), ("smol", 2), ("dutch", 0)):
             self.assertEqual(self.say(name, PROMPTS[prompt]), expected[name, PROMPTS[prompt]], (name, prompt))
-        jobs = [(name, prompt) for _ in range(3) for prompt in PROMPTS for name in NAMES]
+        jobs = [(name, prompt) for _ in range(2) for prompt in PROMPTS[:2] for name in NAMES]
         pid = self.pid()
         with concurrent.futures.ThreadPoolExecutor(6) as threads:
             said = list(threads.map(lambda job: self.say(*job), jobs))
@@ -90,7 +90,7 @@ class AdapterTest(unittest.TestCase):
             self.assertIn("french does not speak", answer["error"]["message"])
         # The model itself still speaks Anthropic's, right behind an adapter with the same prompt.
         def ask():
-            status, _, answer = self.torpord.call("POST", "/v1/messages", {"model": "smol", "messages": message, "max_tokens": 12,
+            status, _, answer = self.torpord.call("POST", "/v1/messages", {"model": "smol", "messages": message, "max_tokens": 8,
                                                                            "temperature": 0})
             self.assertEqual(status, 200, answer)
             return answer["content"][0]["text"]
@@ -108,7 +108,7 @@ class AdapterTest(unittest.TestCase):
         self.assertEqual(expected["changing"], self.say("french"))
         for name in ("changing", "frozen"):  # both names put the same worker to sleep
             self.assertEqual(self.torpord.call("POST", f"/api/models/{name}/suspend")[2]["tier"], "frozen")
-            status, headers, answer = self.torpord.chat(name, PROMPTS[0], temperature=0, max_tokens=12)
+            status, headers, answer = self.torpord.chat(name, PROMPTS[0], temperature=0, max_tokens=8)
             self.assertEqual((status, answer["choices"][0]["message"]["content"]), (200, expected[name]), answer)
             self.assertIn("desc=thawed", headers["Server-Timing"])
         self.assertEqual({name: self.say(name) for name in ("frozen", "changing")}, expected)
@@ -117,7 +117,7 @@ class AdapterTest(unittest.TestCase):
         self.torpord.call("POST", "/api/models/frozen/suspend")
         shutil.copy(self.folder / "dutch.gguf", self.folder / "beside")
         os.rename(self.folder / "beside", self.folder / "changing.gguf")
-        status, headers, answer = self.torpord.chat("changing", PROMPTS[0], temperature=0, max_tokens=12)
+        status, headers, answer = self.torpord.chat("changing", PROMPTS[0], temperature=0, max_tokens=8)
         self.assertIn("desc=cold", headers["Server-Timing"])
         self.assertEqual(answer["choices"][0]["message"]["content"], self.say("dutch"))
 

@@ -241,15 +241,18 @@ std::vector<std::string> config_keys() {
 
 namespace {
 
-// By model: what is wrong with its aliases. Names come before aliases, and the first of two with the same alias has it.
-std::map<std::string, std::string> alias_mistakes(const std::vector<gpu::Model>& models) {
+// By model: what is wrong with its aliases and adapters. Models' names come first, and the first of two with the same
+// other name has it.
+std::map<std::string, std::string> name_mistakes(const std::vector<gpu::Model>& models) {
     std::map<std::string, std::string> owners, mistakes;
     for (const gpu::Model& model : models) owners[model.name] = model.name;
     for (const gpu::Model& model : models) {
-        for (const std::string& alias : model.aliases) {
-            const auto [owner, is_new] = owners.emplace(alias, model.name);
-            if (!is_new) mistakes[model.name] = fmt::format("the alias {} of {} is taken by {}", alias, model.name, owner->second);
-        }
+        const auto take = [&](std::string_view what, const std::string& name) {
+            const auto [owner, is_new] = owners.emplace(name, model.name);
+            if (!is_new) mistakes[model.name] = fmt::format("the {} {} of {} is taken by {}", what, name, model.name, owner->second);
+        };
+        for (const gpu::Adapter& adapter : model.adapters) take("adapter name", adapter.name);
+        for (const std::string& alias : model.aliases) take("alias", alias);
     }
     return mistakes;
 }
@@ -264,7 +267,7 @@ void load_models(const Folders& folders, const std::vector<fs::path>& files, Con
             config.mistakes.push_back(model.error().text());
         }
     }
-    for (const auto& [name, mistake] : alias_mistakes(config.models)) {
+    for (const auto& [name, mistake] : name_mistakes(config.models)) {
         config.mistakes.push_back(fmt::format("{}: {}", (folders.models() / (name + ".toml")).string(), mistake));
         std::erase_if(config.models, [&, wrong = name](const gpu::Model& model) { return model.name == wrong; });
     }
@@ -273,7 +276,7 @@ void load_models(const Folders& folders, const std::vector<fs::path>& files, Con
 }  // namespace
 
 Result<void> check_names(const std::vector<gpu::Model>& models) {
-    const auto mistakes = alias_mistakes(models);
+    const auto mistakes = name_mistakes(models);
     if (mistakes.empty()) return {};
     return fail(Kind::conflict, "{}", mistakes.begin()->second);
 }

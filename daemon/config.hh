@@ -50,7 +50,7 @@ Result<Config> parse_config(std::string_view text, const std::string& file);
 // Every key of config.toml as "table.key"; packaging/config.example.toml must show them all.
 std::vector<std::string> config_keys();
 
-// Two models may not share a name or an alias.
+// No two models may share a name, an alias or the name of an adapter.
 Result<void> check_names(const std::vector<gpu::Model>& models);
 
 }  // namespace torpor

@@ -45,6 +45,13 @@ struct Daemon {
     std::atomic<bool> is_stopping{false};
     std::function<void()> begin_stop;  // any thread
 
+    // Models in no file, which the pool has beside those of `config`: what a deploy tries out.
+    std::vector<gpu::Model> trials = {};  // guarded by config_mutex
+    std::atomic<bool> is_deploying{false};
+
+    // Gives the pool the models of `config` and `trials`. Any thread but the loop's.
+    Result<void> give_models();
+
     // Reads the configuration and the certificate again and takes them if both are good. Any thread but the loop's.
     Result<size_t> reload();
 

@@ -27,6 +27,7 @@ constexpr std::array table{
     Route{Method::get, "/api/doctor", Scope::admin, Lasts::briefly, api::doctor},
     Route{Method::get, "/api/models", Scope::admin, Lasts::briefly, api::list_models},
     Route{Method::post, "/api/models", Scope::owner, Lasts::briefly, api::add_model},
+    Route{Method::post, "/api/deploy", Scope::owner, Lasts::long_, api::deploy},
     Route{Method::get, "/api/models/{name}", Scope::admin, Lasts::briefly, api::show_model},
     Route{Method::remove, "/api/models/{name}", Scope::owner, Lasts::briefly, api::remove_model},
     Route{Method::post, "/api/models/{name}/suspend", Scope::admin, Lasts::long_, api::suspend_model},

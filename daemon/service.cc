@@ -221,8 +221,6 @@ Result<size_t> Daemon::reload() {
     Config* fresh = &read->config;
     for (const std::string& note : fresh->notes) log::warning("{}", note);
     const size_t count = fresh->models.size();
-    auto models = std::make_shared<std::vector<gpu::Model>>(fresh->models);
-    const gpu::EnginePrograms fresh_programs = fresh->programs;
     log::set_level(fresh->log_level);
     {
         std::lock_guard lock(config_mutex);
@@ -236,16 +234,29 @@ Result<size_t> Daemon::reload() {
         config = std::move(*fresh);
         config_error.clear();
     }
+    if (auto given = give_models(); !given) return Failure(given.error());
+    return count;
+}
+
+Result<void> Daemon::give_models() {
     auto taken = std::make_shared<std::promise<void>>();
     auto future = taken->get_future();
-    const bool posted = loop.post([this, models, taken, programs = fresh_programs] {
-        pool.set_programs(programs);
-        pool.set_models(*models);
+    const bool posted = loop.post([this, taken] {
+        std::vector<gpu::Model> models;
+        gpu::EnginePrograms programs;
+        {
+            std::lock_guard lock(config_mutex);
+            models = config.models;
+            models.insert(models.end(), trials.begin(), trials.end());
+            programs = config.programs;
+        }
+        pool.set_programs(std::move(programs));
+        pool.set_models(models);
         taken->set_value();
     });
     if (!posted) return fail(Kind::unavailable, "torpord is shutting down");
     future.wait();
-    return count;
+    return {};
 }
 
 std::string Daemon::lack_of_open_files() const {

@@ -109,6 +109,8 @@ std::string short_chat(std::string_view model, int tokens_max) {
     return fmt::format(R"({{"model":{},"max_tokens":{},"messages":[{{"role":"user","content":"Hi"}}]}})", name, tokens_max);
 }
 
+namespace {
+
 Result<void> check_weights(const Model& model) {
     if (model.path.empty()) return {};
     const Engine* engine = find_engine(model.engine);
@@ -121,6 +123,17 @@ Result<void> check_weights(const Model& model) {
     std::error_code ignored;
     if (wants_folder && !std::filesystem::is_directory(model.path, ignored)) {
         return fail(Kind::invalid, "{} is a file, but {} serves a folder, with config.json and the weights in it", model.path, engine->name);
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<void> check_files(const Model& model) {
+    if (auto checked = check_weights(model); !checked) return checked;
+    for (const Adapter& adapter : model.adapters) {
+        if (::access(adapter.path.c_str(), R_OK) == 0) continue;
+        return fail_errno(Kind::invalid, fmt::format("{} of the adapter {} cannot be read", adapter.path, adapter.name));
     }
     return {};
 }

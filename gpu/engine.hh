@@ -43,6 +43,15 @@ struct EngineFile {
     std::string text;
 };
 
+// How a request says which of a model's adapters it wants. How they get onto the command line is command_line()'s
+// affair, and check() refuses what the engine cannot do. In any case the request's `model` is the adapter's name.
+struct AdapterSupport {
+    std::vector<Wire> wires;  // on which a request can choose one; empty: the engine serves none
+    // What is added to a request on these wires, if the model has adapters: members for the end of its JSON object, each
+    // after a comma, which make `adapter` answer; null: the model's own weights. Null: nothing needs to be added.
+    std::string (*request_members)(const Model& model, const Adapter* adapter) = nullptr;
+};
+
 struct Engine {
     std::string_view name;
     std::vector<Wire> wires;       // what it speaks when the model's file does not say
@@ -68,6 +77,7 @@ struct Engine {
     Result<std::string> (*find)(const Model& model, const Folders& folders, const EnginePrograms& programs);
     // The whole command line, argv[0] being what find() gave.
     std::vector<std::string> (*command_line)(const Model& model, const Endpoint& endpoint, const std::string& program);
+    AdapterSupport adapters = {};
 };
 
 const Engine* find_engine(std::string_view name);
@@ -94,8 +104,8 @@ Result<void> refuse_own_flags(const Model& model, std::initializer_list<std::str
 // A chat of one word, for warm_up_body; of `tokens_max` tokens at most.
 std::string short_chat(std::string_view model, int tokens_max);
 
-// Whether the model's weights are there and of the kind that its engine takes. Looks at the disk.
-Result<void> check_weights(const Model& model);
+// Whether the files that the model names are there, and its weights of the kind that its engine takes. Looks at the disk.
+Result<void> check_files(const Model& model);
 
 // The rows, each defined in engines/.
 extern const Engine llama_server_engine;

@@ -10,6 +10,8 @@ namespace torpor::gpu {
 inline constexpr size_t model_file_bytes_max = 256 * 1024;
 inline constexpr size_t models_max = 1000;
 inline constexpr size_t aliases_max = 32;
+inline constexpr size_t adapters_max = 64;         // of one model; its worker loads them all
+inline constexpr double adapter_scale_max = 100;   // far beyond what answers sensibly
 inline constexpr size_t arguments_max = 256;
 inline constexpr size_t argument_bytes_max = 8 * 1024;
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <sstream>
 
 namespace torpor::gpu {
@@ -15,7 +16,8 @@ namespace torpor::gpu {
 namespace {
 
 const std::vector<std::string> known_keys{"engine", "path",   "args",     "env",   "command", "ready",    "wires", "aliases",
-                                          "idle",   "pinned", "snapshot", "sleep", "gpus",    "defaults", "price"};
+                                          "idle",   "pinned", "snapshot", "sleep", "gpus",    "defaults", "price", "adapter"};
+const std::vector<std::string> adapter_keys{"path", "scale"};
 constexpr std::array<std::string_view, 4> keys_without_effect{"sleep", "gpus", "defaults", "price"};
 
 // Reads the values of one table, keeping the first error with its place.
@@ -45,8 +47,17 @@ class Reader {
             out.push_back(element.as_string()->get());
         }
     }
+    void number(std::string_view key, double& out) {
+        if (const toml::node* node = table_.get(key)) {
+            if (!node->is_number()) return complain(*node, fmt::format("{} must be a number", key));
+            out = node->is_integer() ? static_cast<double>(node->as_integer()->get()) : node->as_floating_point()->get();
+        }
+    }
     void complain(const toml::node& node, const std::string& what) {
         if (error_.empty()) error_ = fmt::format("{}:{}: {}", file_, node.source().begin.line, what);
+    }
+    void take_error(const Reader& other) {
+        if (error_.empty()) error_ = other.error_;
     }
     const std::string& error() const { return error_; }
 
@@ -90,10 +101,71 @@ void read_snapshot(Reader& reader, const toml::table& table, Model& model) {
     model.snapshot = snapshot == "ready";
 }
 
+void read_adapters(Reader& reader, const toml::table& table, const std::string& file, Model& model) {
+    const toml::node* node = table.get("adapter");
+    if (node == nullptr) return;
+    const toml::table* adapters = node->as_table();
+    if (adapters == nullptr) return reader.complain(*node, "adapter must be a table for each one, like [adapter.NAME]");
+    for (const auto& [name, value] : *adapters) {
+        const toml::table* keys = value.as_table();
+        if (keys == nullptr) return reader.complain(value, fmt::format("adapter.{0} must be a table: [adapter.{0}]", name.str()));
+        for (const auto& [key, of_key] : *keys) {
+            const std::string found(key.str());
+            if (std::ranges::find(adapter_keys, found) != adapter_keys.end()) continue;
+            reader.complain(of_key, fmt::format("'{}' is not a key of an adapter{}", found, did_you_mean(found, adapter_keys)));
+        }
+        Adapter adapter;
+        adapter.name = name.str();
+        Reader of_adapter(*keys, file);
+        of_adapter.text("path", adapter.path);
+        of_adapter.number("scale", adapter.scale);
+        if (adapter.scale == 0) adapter.scale = 0;  // not -0, which reads back as another
+        reader.take_error(of_adapter);
+        model.adapters.push_back(std::move(adapter));
+    }
+}
+
+// A program without a slash in its name is looked for on PATH, so it is no path.
+void make_absolute(Model& model, const std::filesystem::path& folder) {
+    const auto take = [&folder](std::string& path) {
+        if (!path.empty() && path[0] != '/') path = (folder / path).lexically_normal();
+    };
+    take(model.path);
+    for (Adapter& adapter : model.adapters) take(adapter.path);
+    if (!model.command.empty() && model.command[0].find('/') != std::string::npos) take(model.command[0]);
+}
+
+// Where the key or value stands that this message begins with: "args …", "'x' …", "adapter.x: …". 0: nowhere.
+int line_about(const toml::table& table, std::string_view message) {
+    const size_t start = message.starts_with('\'') ? 1 : 0;
+    const std::string_view word = message.substr(start, message.find_first_of(start == 1 ? "'" : " :", start) - start);
+    int line = 0;
+    const auto look = [&](std::string_view key, const toml::node& node) {
+        const auto* text = node.as_string();
+        const bool is_meant = (start == 0 && key == word) || (text != nullptr && !word.empty() && text->get().starts_with(word));
+        if (line == 0 && is_meant) line = static_cast<int>(node.source().begin.line);
+    };
+    for (const auto& [key, node] : table) {
+        look(key.str(), node);
+        if (const toml::array* list = node.as_array()) {
+            for (const toml::node& element : *list) look("", element);
+        }
+        if (const toml::table* inner = node.as_table()) {
+            for (const auto& [name, value] : *inner) look(fmt::format("{}.{}", key.str(), name.str()), value);
+        }
+    }
+    return line;
+}
+
 }  // namespace
 
+const Adapter* find_adapter(const Model& model, std::string_view name) {
+    const auto found = std::ranges::find(model.adapters, name, &Adapter::name);
+    return found == model.adapters.end() ? nullptr : &*found;
+}
+
 Result<Model> parse_model(std::string_view name, std::string_view text, const std::string& file,
-                          std::vector<std::string>* notes) {
+                          std::vector<std::string>* notes, const std::filesystem::path& folder) {
     if (text.size() > model_file_bytes_max) {
         return fail(Kind::too_large, "{} is larger than {} bytes", file, model_file_bytes_max);
     }
@@ -122,9 +194,12 @@ Result<Model> parse_model(std::string_view name, std::string_view text, const st
     read_idle(reader, table, model);
     read_env(reader, table, model);
     read_snapshot(reader, table, model);
+    read_adapters(reader, table, file, model);
     if (!reader.error().empty()) return Failure(Error{Kind::invalid, reader.error(), {}});
+    if (!folder.empty()) make_absolute(model, folder);
     if (auto checked = check_model(model); !checked) {
-        return fail(Kind::invalid, "{}: {}", file, checked.error().message);
+        const int line = line_about(table, checked.error().message);
+        return fail(Kind::invalid, "{}{}: {}", file, line == 0 ? "" : fmt::format(":{}", line), checked.error().message);
     }
     return model;
 }
@@ -132,6 +207,29 @@ Result<Model> parse_model(std::string_view name, std::string_view text, const st
 const std::vector<std::string>& model_keys() {
     return known_keys;
 }
+
+namespace {
+
+Result<void> check_adapters(const Model& model, const Engine& engine) {
+    if (model.adapters.empty()) return {};
+    if (engine.adapters.wires.empty()) return fail(Kind::invalid, "the engine {} serves no adapters", engine.name);
+    if (model.adapters.size() > adapters_max) return fail(Kind::invalid, "more than {} adapters", adapters_max);
+    for (const Adapter& adapter : model.adapters) {
+        if (!is_plain_name(adapter.name)) {
+            return fail(Kind::invalid, "'{}' cannot be an adapter's name; use letters, digits and . _ : - (at most 64)", adapter.name);
+        }
+        if (adapter.path.empty()) return fail(Kind::invalid, "adapter.{}: path is missing", adapter.name);
+        if (adapter.path[0] != '/') {
+            return fail(Kind::invalid, "adapter.{}: path must be absolute, but is '{}'", adapter.name, adapter.path);
+        }
+        if (!std::isfinite(adapter.scale) || std::abs(adapter.scale) > adapter_scale_max) {
+            return fail(Kind::invalid, "adapter.{}: scale must be from -{} to {}", adapter.name, adapter_scale_max, adapter_scale_max);
+        }
+    }
+    return {};
+}
+
+}  // namespace
 
 Result<void> check_model(const Model& model) {
     if (!is_plain_name(model.name)) {
@@ -171,6 +269,7 @@ Result<void> check_model(const Model& model) {
         return fail(Kind::invalid, "path must be absolute, but is '{}'", model.path);
     }
     if (!model.ready.empty() && model.ready[0] != '/') return fail(Kind::invalid, "ready must begin with /");
+    if (auto checked = check_adapters(model, *engine); !checked) return checked;
     return engine->check(model);
 }
 
@@ -206,6 +305,9 @@ std::string write_model(const Model& model) {
     if (!model.env.empty()) {
         out += "\n[env]\n";
         for (const auto& [name, value] : model.env) out += fmt::format("{} = {}\n", toml_text(name), toml_text(value));
+    }
+    for (const Adapter& adapter : model.adapters) {
+        out += fmt::format("\n[adapter.{}]\npath = {}\nscale = {}\n", toml_text(adapter.name), toml_text(adapter.path), adapter.scale);
     }
     return out;
 }

@@ -13,6 +13,15 @@
 
 namespace torpor::gpu {
 
+// A LoRA: small weights that change what the model's own answer. The same worker serves it, under a name of its own.
+struct Adapter {
+    std::string name;
+    std::string path;    // absolute
+    double scale = 1.0;  // how much of it is applied
+
+    bool operator==(const Adapter&) const = default;
+};
+
 struct Model {
     std::string name;                        // the file's name without .toml
     std::string engine;                      // a row of the engine table
@@ -23,6 +32,7 @@ struct Model {
     std::string ready;                       // readiness path; empty: the engine's own
     std::vector<std::string> wires;          // empty: the engine's own
     std::vector<std::string> aliases;
+    std::vector<Adapter> adapters;           // [adapter.NAME], by name
     std::optional<std::chrono::milliseconds> idle = std::chrono::minutes(10);  // nothing: never asleep by itself
     bool pinned = false;                     // never chosen to make room, never asleep by itself
     bool snapshot = true;                    // "ready" or "off"
@@ -30,10 +40,14 @@ struct Model {
     bool operator==(const Model&) const = default;
 };
 
+// The model's adapter of this name; null if it has none.
+const Adapter* find_adapter(const Model& model, std::string_view name);
+
 // Parses one model. `file` is used in messages only. The error says file, line, what is wrong, and the
-// nearest known key. `notes` gets a line for each key that is known but has no effect in this version.
+// nearest known key. `notes` gets a line for each key that is known but has no effect in this version. Relative paths
+// are taken from `folder`; without one they are a mistake.
 Result<Model> parse_model(std::string_view name, std::string_view text, const std::string& file,
-                          std::vector<std::string>* notes);
+                          std::vector<std::string>* notes, const std::filesystem::path& folder = {});
 
 // The text of a model file that parses to this model.
 std::string write_model(const Model& model);

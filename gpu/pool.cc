@@ -34,6 +34,7 @@ void Pool::set_models(const std::vector<Model>& models) {
         slots_.clear();
         for (const Model& model : models) {
             for (const std::string& alias : model.aliases) aliases_[alias] = model.name;
+            for (const Adapter& adapter : model.adapters) aliases_[adapter.name] = model.name;
             if (auto found = before.find(model.name); found != before.end()) {
                 SlotPtr slot = found->second;
                 before.erase(found);
@@ -113,12 +114,14 @@ Failure Pool::unknown_model(std::string_view name, const std::vector<std::string
     };
     std::vector<std::string> models, names;  // names: aliases, too
     for (const auto& [known, slot] : slots_) {
-        if (!slot->removed && is_known(known)) models.push_back(known);
+        if (slot->removed) continue;
+        if (is_known(known)) models.push_back(known);
+        if (is_known(known)) names.insert(names.end(), slot->model.aliases.begin(), slot->model.aliases.end());
+        for (const Adapter& adapter : slot->model.adapters) {
+            if (is_known(adapter.name)) models.push_back(adapter.name);
+        }
     }
-    names = models;
-    for (const auto& [alias, model] : aliases_) {
-        if (is_known(model)) names.push_back(alias);
-    }
+    names.insert(names.begin(), models.begin(), models.end());
     const std::string shown(name.substr(0, 128));
     if (models.empty()) return fail(Kind::not_found, "there is no model '{}', nor any other; see torpor model add --help", shown);
     constexpr size_t models_shown = 10;

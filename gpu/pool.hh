@@ -77,7 +77,7 @@ class Pool {
 
     // Who wants a lease on which model's worker.
     struct Wish {
-        std::string_view model;        // or an alias
+        std::string_view model;        // or an alias, or an adapter
         std::string_view principal;    // those who wait are served in turn, one principal after the other
         uint64_t dead_generation = 0;  // a process that the caller found dead: the pool looks before it grants again
         // How long the worker is to stay awake after its last request, instead of the model's `idle`; negative: for
@@ -122,7 +122,7 @@ class Pool {
     Result<ModelStatus> status(std::string_view model);
     std::vector<ModelStatus> statuses();
 
-    // Any thread, cheap. The model behind a name or an alias. `not_found` names the models that there are; of those
+    // Any thread, cheap. The model behind a name, an alias or an adapter's name. `not_found` names the models that there are; of those
     // only the ones in `known_to_asker` (own names), unless that is empty.
     Result<Model> find(std::string_view name_or_alias, const std::vector<std::string>& known_to_asker = {}) const;
     std::vector<Model> models() const;
@@ -200,7 +200,7 @@ class Pool {
 
     mutable std::mutex mutex_;
     std::map<std::string, SlotPtr, std::less<>> slots_;          // guarded by mutex_
-    std::map<std::string, std::string, std::less<>> aliases_;    // guarded by mutex_; alias to name
+    std::map<std::string, std::string, std::less<>> aliases_;    // guarded by mutex_; alias or adapter to name
     bool closing_ = false;                                       // guarded by mutex_
 
     std::function<void()> on_closed_;  // loop thread

@@ -220,7 +220,7 @@ void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::fu
         fs::permissions(beside / "image", fs::perms::owner_all, code);
         const WorkerPlan& plan = slot->worker->plan();
         const std::string fingerprint = fmt::format("pid {}\ntoken {}\nport {}\n", pid, plan.token, plan.endpoint.port) +
-                                        take_fingerprint(pid, plan.command_line, options_.criu.program, plan.model.path);
+                                        take_fingerprint(pid, plan.model, plan.command_line, options_.criu.program);
         auto call = CriuCall::dump(loop_, options_.criu, pid, beside / "image",
                                    [this, slot, pid, fingerprint, dumped, finish](Result<void> result) {
                                        loop_.post([gone = std::shared_ptr<CriuCall>(std::move(slot->criu))] {});

@@ -60,11 +60,13 @@ void add_mapped_files(pid_t pid, std::set<std::string>& files) {
     }
 }
 
-// Hidden ones are no weights: git's and Hugging Face's own records.
-void add_weights(const std::string& place, std::set<std::string>& files) {
+// Of a folder: all below it but hidden ones, which are git's and Hugging Face's own records; and not its own time, which a
+// cache that is made there would change.
+void add_named_files(const std::string& place, std::set<std::string>& files) {
+    if (place.empty()) return;
     std::error_code code, ignored;
     if (!fs::is_directory(place, code)) {
-        if (!place.empty()) files.insert(place);
+        files.insert(place);
         return;
     }
     for (fs::recursive_directory_iterator at(place, code), end; !code && at != end; at.increment(code)) {
@@ -105,13 +107,13 @@ int number_in(const std::string& fingerprint, std::string_view fact) {
     return std::atoi(fact_in(fingerprint, fact).c_str());
 }
 
-std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu,
-                             const std::string& weights) {
+std::string take_fingerprint(pid_t pid, const Model& model, const std::vector<std::string>& command_line, const std::string& criu) {
     std::string text = command_text(command_line) + "\n" + kernel_line() + "\n" + cpu_line() + "\n";
     text += "criu " + file_line(criu) + "\n";
     std::set<std::string> files;
     for (const pid_t member : process_tree(pid)) add_mapped_files(member, files);
-    add_weights(weights, files);
+    add_named_files(model.path, files);
+    for (const Adapter& adapter : model.adapters) add_named_files(adapter.path, files);
     for (const std::string& file : files) text += file_line(file) + "\n";
     return text;
 }

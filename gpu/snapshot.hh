@@ -28,10 +28,9 @@ struct Snapshot {
 };
 
 // What the image depends on, gathered from the live processes, `pid` and its descendants: every file that they have
-// mapped (engine, libraries), the weights, which may have been read without being mapped (`weights`: a file, or a folder
-// of them; empty: none), the command line, and the CRIU, kernel and CPU that wrote it.
-std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu,
-                             const std::string& weights);
+// mapped (engine, libraries), those that the model names, which may have been read without being mapped, the command line,
+// and the CRIU, kernel and CPU that wrote it.
+std::string take_fingerprint(pid_t pid, const Model& model, const std::vector<std::string>& command_line, const std::string& criu);
 
 // Why an image with this fingerprint cannot be thawed now; nothing if it can. Looks at each file's size
 // and time of change, so it costs microseconds.

@@ -55,7 +55,7 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
     plan.model = model;
     plan.engine = find_engine(model.engine);
     if (plan.engine == nullptr) return fail(Kind::engine, "{} is not an engine", model.engine);
-    if (auto checked = check_weights(model); !checked) return Failure(Error{Kind::engine, checked.error().message, checked.error().cause});
+    if (auto checked = check_files(model); !checked) return Failure(Error{Kind::engine, checked.error().message, checked.error().cause});
     auto program = plan.engine->find(model, folders, programs);
     if (!program) return Failure(program.error());
     if (plan.engine->uses_socket(model)) {

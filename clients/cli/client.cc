@@ -3,9 +3,11 @@
 #include "clients/cli/autostart.hh"
 
 #include <httplib.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 
 namespace torpor::cli {
@@ -27,6 +29,23 @@ Failure error_from(const std::string& body, int status) {
     if (kind.empty()) kind = Answer::text(error, "code");
     return Failure(Error{row_of_answer(kind, status).kind, std::string(Answer::text(error, "message")),
                          std::string(Answer::text(error, "cause"))});
+}
+
+std::atomic<int> interrupted_socket{-1};
+
+// Half a connection is closed: the other half still brings the answer.
+void on_interrupt(int) {
+    ::shutdown(interrupted_socket, SHUT_WR);
+    constexpr std::string_view text = "\ntorpor: cancelling; once more to leave at once\n";
+    (void)!::write(STDERR_FILENO, text.data(), text.size());
+}
+
+void watch_interrupts(int socket) {
+    interrupted_socket = socket;
+    struct sigaction action {};
+    action.sa_handler = on_interrupt;
+    action.sa_flags = static_cast<int>(SA_RESTART | SA_RESETHAND);
+    ::sigaction(SIGINT, &action, nullptr);
 }
 
 }  // namespace
@@ -98,6 +117,7 @@ Result<Client::Streamed> Client::stream(const std::string& method, const std::st
     request.response_handler = [&](const httplib::Response& response) {
         status = response.status;
         streamed.server_timing = response.get_header_value("Server-Timing");
+        if (ends_sending_) watch_interrupts(http.socket());
         return true;
     };
     request.content_receiver = [&](const char* data, size_t size, size_t, size_t) {

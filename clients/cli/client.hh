@@ -46,6 +46,10 @@ class Client {
     Result<Answer> post(const std::string& path, const std::string& body = "{}");
     Result<Answer> remove(const std::string& path);
 
+    // From the next answer's first byte on, Ctrl-C tells torpord that nobody wants more, and what it still says is read;
+    // a second one ends the program.
+    void end_sending_on_interrupt() { ends_sending_ = true; }
+
     struct Streamed {
         std::string server_timing;  // the Server-Timing header
     };
@@ -58,6 +62,7 @@ class Client {
 
     Folders folders_;
     bool autostart_ = true;
+    bool ends_sending_ = false;
 };
 
 // "a b" as it must stand in a path or query.

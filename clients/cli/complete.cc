@@ -52,6 +52,7 @@ void print_candidates(const CLI::App& app, Context& context) {
         if (!models) continue;
         for (const simdjson::dom::element model : Answer::list(models->root(), "models")) {
             print_line(Answer::text(model, "name"));
+            for (const std::string& adapter : adapters_of(model)) print_line(adapter);
         }
     }
 }

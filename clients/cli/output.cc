@@ -41,13 +41,28 @@ bool print_line(std::string_view text) {
     return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fputc('\n', stdout) != EOF;
 }
 
-Progress::Progress(std::string_view text) {
+Progress::Progress(std::string_view text, bool counts) {
     const char* term = std::getenv("TERM");
     shown_ = ::isatty(STDERR_FILENO) != 0 && term != nullptr && std::strcmp(term, "dumb") != 0;
     if (shown_) std::fprintf(stderr, "%.*s", static_cast<int>(text.size()), text.data());
+    if (!shown_ || !counts) return;
+    counter_ = std::thread([this, line = std::string(text)] {
+        std::unique_lock lock(mutex_);
+        for (int seconds = 1; !ended_.wait_for(lock, std::chrono::seconds(1), [this] { return is_over_; }); ++seconds) {
+            std::fprintf(stderr, "\r\033[K%s %d s", line.c_str(), seconds);
+        }
+    });
 }
 
 void Progress::end() {
+    if (counter_.joinable()) {
+        {
+            std::lock_guard lock(mutex_);
+            is_over_ = true;
+        }
+        ended_.notify_one();
+        counter_.join();
+    }
     if (shown_) std::fputs("\r\033[K", stderr);
     shown_ = false;
 }

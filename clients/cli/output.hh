@@ -1,9 +1,12 @@
 // What people see: results on standard output, everything else on standard error.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 namespace torpor::cli {
@@ -22,10 +25,11 @@ class Table {
 // To standard output, with a newline. False (and errno) when it cannot be written.
 bool print_line(std::string_view text);
 
-// A line about what goes on, on standard error, only if that is a terminal; it goes when this is destroyed.
+// A line about what goes on, on standard error, only if that is a terminal; it goes when this is destroyed. With
+// `counts` it says after each second how many have passed.
 class Progress {
   public:
-    explicit Progress(std::string_view text);
+    explicit Progress(std::string_view text, bool counts = false);
     ~Progress() { end(); }
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
@@ -33,6 +37,10 @@ class Progress {
 
   private:
     bool shown_;
+    std::mutex mutex_;
+    std::condition_variable ended_;
+    bool is_over_ = false;  // guarded by mutex_
+    std::thread counter_;
 };
 
 // "12s ago", "3h 5m ago", "never" for 0.

@@ -40,6 +40,7 @@ void add_json(CLI::App* verb, Context& context);
 inline constexpr const char* model_argument = "MODEL";
 
 void add_model_verbs(CLI::App& app, Context& context);
+void add_deploy(CLI::App& app, Context& context);
 void add_worker_verbs(CLI::App& app, Context& context);
 void add_logs(CLI::App& app, Context& context);
 void add_ask(CLI::App& app, Context& context);
@@ -48,6 +49,9 @@ void add_snapshot_verbs(CLI::App& app, Context& context);
 void add_system_verbs(CLI::App& app, Context& context);
 void add_daemon_verbs(CLI::App& app, Context& context);
 void add_completion_verbs(CLI::App& app, Context& context);
+
+// The names of a model's adapters, as /api/models lists it.
+std::vector<std::string> adapters_of(simdjson::dom::element model);
 
 // Prints a listing: with --json the list under `key` as it came, else what `print` makes of it.
 Result<void> print_list(Context& context, const Result<Answer>& answer, std::string_view key,

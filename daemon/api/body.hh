@@ -5,6 +5,7 @@
 
 #include <simdjson.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,14 +25,18 @@ class Body {
     void truth(std::string_view key, bool& out);
     void count(std::string_view key, uint32_t& out);
     void texts(std::string_view key, std::vector<std::string>& out);
+    void number(std::string_view key, double& out);
+    // Calls `take` for each member of the object at `key`, itself an object with keys of `known` only.
+    void objects(std::string_view key, const std::vector<std::string>& known, const std::function<void(const std::string& name, Body& keys)>& take);
     void pairs(std::string_view key, std::map<std::string, std::string>& out);
 
     const std::optional<Error>& error() const { return error_; }
 
   private:
+    Result<void> check_keys(const std::vector<std::string>& known) const;
     void complain(std::string_view key, std::string_view wanted);
 
-    std::unique_ptr<simdjson::dom::parser> parser_ = std::make_unique<simdjson::dom::parser>();
+    std::shared_ptr<simdjson::dom::parser> parser_ = std::make_shared<simdjson::dom::parser>();
     simdjson::dom::object object_;
     std::optional<Error> error_;
 };

@@ -20,6 +20,9 @@ void show_model(Call& call, http::Response& response);
 void add_model(Call& call, http::Response& response);
 void remove_model(Call& call, http::Response& response);
 
+// deploy.cc
+void deploy(Call& call, http::Response& response);
+
 // workers.cc
 void suspend_model(Call& call, http::Response& response);
 void resume_model(Call& call, http::Response& response);
@@ -36,6 +39,12 @@ void remove_snapshot(Call& call, http::Response& response);
 void list_keys(Call& call, http::Response& response);
 void add_key(Call& call, http::Response& response);
 void remove_key(Call& call, http::Response& response);
+
+// models.cc: what others need of it. The file of a model; whether its names are free, itself aside, and there
+// may be one more; and reloading after `change` of a file, of which an error tells.
+std::filesystem::path file_of(const Daemon& daemon, const std::string& model);
+Result<void> check_free(const Daemon& daemon, const gpu::Model& model);
+Result<void> take_change(Daemon& daemon, const std::string& change);
 
 // What `torpor ps` shows of one model.
 std::string describe(const gpu::ModelStatus& status);

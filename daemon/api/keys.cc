@@ -43,7 +43,8 @@ void add_key(Call& call, http::Response& response) {
     for (std::string& model : limits.models) {
         auto found = call.daemon.pool.find(model);
         if (!found) return answer_error(response, found.error());
-        model = found->name;  // an alias may go to another model one day
+        // An alias may go to another model one day; an adapter has its own name.
+        if (gpu::find_adapter(*found, model) == nullptr) model = found->name;
     }
     auto made = call.daemon.keys.create(name, *scope, std::move(limits));
     if (!made) return answer_error(response, made.error());

@@ -19,6 +19,10 @@ std::string describe(const gpu::ModelStatus& status) {
         .member("path", status.model.path);
     json.key("aliases").begin_array();
     for (const std::string& alias : status.model.aliases) json.value(alias);
+    json.end_array().key("adapters").begin_array();
+    for (const gpu::Adapter& adapter : status.model.adapters) {
+        json.begin_object().member("name", adapter.name).member("path", adapter.path).member("scale", adapter.scale).end_object();
+    }
     json.end_array().key("wires").begin_array();
     for (const gpu::Wire wire : gpu::wires_of(status.model)) json.value(gpu::name_of(wire));
     json.end_array().key("idle_ms");
@@ -73,7 +77,7 @@ struct Addition {
 
 Result<Addition> read_addition(const std::string& text) {
     auto body = Body::parse(text, {"name", "engine", "path", "args", "env", "command", "ready", "wires", "aliases", "idle",
-                                   "pinned", "snapshot", "replace"});
+                                   "pinned", "snapshot", "adapter", "replace"});
     if (!body) return Failure(body.error());
     Addition addition;
     gpu::Model& model = addition.model;
@@ -87,6 +91,13 @@ Result<Addition> read_addition(const std::string& text) {
     body->texts("wires", model.wires);
     body->texts("aliases", model.aliases);
     body->pairs("env", model.env);
+    body->objects("adapter", {"path", "scale"}, [&model](const std::string& name, Body& keys) {
+        gpu::Adapter adapter{name, {}};
+        keys.text("path", adapter.path);
+        keys.number("scale", adapter.scale);
+        model.adapters.push_back(std::move(adapter));
+    });
+    std::ranges::sort(model.adapters, {}, &gpu::Adapter::name);
     body->text("idle", idle);
     body->text("snapshot", snapshot);
     body->truth("pinned", model.pinned);
@@ -101,33 +112,25 @@ Result<Addition> read_addition(const std::string& text) {
     }
     model.snapshot = snapshot != "off";
     if (auto checked = gpu::check_model(model); !checked) return Failure(checked.error());
-    if (auto checked = gpu::check_weights(model); !checked) return Failure(checked.error());
+    if (auto checked = gpu::check_files(model); !checked) return Failure(checked.error());
     return addition;
 }
+
+}  // namespace
 
 std::filesystem::path file_of(const Daemon& daemon, const std::string& model) {
     return daemon.folders.models() / (model + ".toml");
 }
 
-// Refuses a name or alias that another model has.
-Result<void> check_free(const Daemon& daemon, const Addition& addition) {
+Result<void> check_free(const Daemon& daemon, const gpu::Model& model) {
     auto models = daemon.pool.models();
-    const auto same = std::ranges::find(models, addition.model.name, &gpu::Model::name);
-    if (same != models.end()) {
-        if (!addition.replace) {
-            return fail(Kind::conflict, "there is a model {} already; add --replace, or take another name", addition.model.name);
-        }
-        models.erase(same);
-    } else if (!addition.replace && std::filesystem::exists(file_of(daemon, addition.model.name))) {
-        return fail(Kind::conflict, "{} is there already, though it was not taken; torpor doctor says why. Mend it, or add --replace",
-                    file_of(daemon, addition.model.name).string());
-    }
-    models.push_back(addition.model);
+    std::erase_if(models, [&model](const gpu::Model& other) { return other.name == model.name; });
+    models.push_back(model);
     if (models.size() > gpu::models_max) return fail(Kind::too_large, "more than {} models", gpu::models_max);
     return check_names(models);
 }
 
-// Reloads after a change of the files; a mistake in another one stands in the way, and is said.
+// A mistake in another file stands in the way, and is said.
 Result<void> take_change(Daemon& daemon, const std::string& change) {
     auto reloaded = daemon.reload();
     if (reloaded) return {};
@@ -136,12 +139,30 @@ Result<void> take_change(Daemon& daemon, const std::string& change) {
     return Failure(error);
 }
 
+namespace {
+
+// Refuses a name that another model has, unless it is to be replaced.
+Result<void> check_replaced(const Daemon& daemon, const Addition& addition) {
+    const std::string& name = addition.model.name;
+    if (addition.replace) return {};
+    const auto model = daemon.pool.find(name);
+    if (model && model->name == name) {
+        return fail(Kind::conflict, "there is a model {} already; add --replace, or take another name", name);
+    }
+    if (std::filesystem::exists(file_of(daemon, name))) {
+        return fail(Kind::conflict, "{} is there already, though it was not taken; torpor doctor says why. Mend it, or add --replace",
+                    file_of(daemon, name).string());
+    }
+    return {};
+}
+
 }  // namespace
 
 void add_model(Call& call, http::Response& response) {
     auto addition = read_addition(call.body.text);
     if (!addition) return answer_error(response, addition.error());
-    if (auto free = check_free(call.daemon, *addition); !free) return answer_error(response, free.error());
+    if (auto new_one = check_replaced(call.daemon, *addition); !new_one) return answer_error(response, new_one.error());
+    if (auto free = check_free(call.daemon, addition->model); !free) return answer_error(response, free.error());
     const auto file = file_of(call.daemon, addition->model.name);
     if (auto written = write_file_atomically(file, gpu::write_model(addition->model), 0600); !written) {
         return answer_error(response, written.error());
@@ -157,7 +178,7 @@ void remove_model(Call& call, http::Response& response) {
     const bool has_file = is_plain_name(call.parameters[0]) && std::filesystem::exists(file_of(call.daemon, call.parameters[0]));
     if (!model && !has_file) return answer_error(response, model.error());  // one whose file was not taken can go, too
     if (model && model->name != call.parameters[0]) {
-        return answer_error(response, {Kind::invalid, fmt::format("{} is an alias of {}; remove that", call.parameters[0], model->name), {}});
+        return answer_error(response, {Kind::invalid, fmt::format("{} is another name of {}; remove that", call.parameters[0], model->name), {}});
     }
     const auto file = file_of(call.daemon, call.parameters[0]);
     std::error_code code;

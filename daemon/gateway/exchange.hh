@@ -31,7 +31,7 @@ struct Inquiry {
     std::unique_ptr<http::Detached> client;
     const WireRow* wire = nullptr;
     std::string path;
-    std::string model;      // its own name, also where an alias was asked for
+    std::string model;      // its own name, also where an alias was asked for, or the adapter's
     std::string principal;
     std::string head;       // to the worker, but for its key and the blank line
     http::Body body;

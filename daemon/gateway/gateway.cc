@@ -33,25 +33,58 @@ std::string headers_for_engine(const http::Request& request) {
     return headers;
 }
 
-Result<void> check_wire(const gpu::Model& model, const WireRow& row) {
-    const auto wires = gpu::wires_of(model);
-    if (std::ranges::find(wires, row.wire) != wires.end()) return {};
+// What a name stands for: a model, or one of its adapters.
+struct Chosen {
+    gpu::Model model;
+    const gpu::Adapter* adapter = nullptr;  // in `model`; null: its own weights
+    std::string name;                       // of the one or the other; not an alias
+};
+
+bool has(const std::vector<gpu::Wire>& wires, gpu::Wire wire) {
+    return std::ranges::find(wires, wire) != wires.end();
+}
+
+Result<void> check_wire(const Chosen& chosen, const WireRow& row) {
+    auto wires = gpu::wires_of(chosen.model);
+    if (chosen.adapter != nullptr) {
+        const auto& possible = gpu::find_engine(chosen.model.engine)->adapters.wires;
+        std::erase_if(wires, [&](gpu::Wire wire) { return !has(possible, wire); });
+    }
+    if (has(wires, row.wire)) return {};
     std::vector<std::string_view> names;
     for (const gpu::Wire wire : wires) names.push_back(gpu::name_of(wire));
-    return fail(Kind::invalid, "{} does not speak {}; it speaks {}", model.name, gpu::name_of(row.wire), fmt::join(names, ", "));
+    return fail(Kind::invalid, "{} does not speak {}; it speaks {}", chosen.name, gpu::name_of(row.wire), fmt::join(names, ", "));
 }
 
-bool may_use(const Principal& principal, const gpu::Model& model) {
+// A key that may use a model may not use its adapters for that, nor the other way round.
+bool may_use(const Principal& principal, const std::string& name) {
     if (!principal.limits || principal.limits->models.empty()) return true;
-    return std::ranges::find(principal.limits->models, model.name) != principal.limits->models.end();
+    return std::ranges::find(principal.limits->models, name) != principal.limits->models.end();
 }
 
-// The model behind this name, if this caller may use it.
-Result<gpu::Model> find_model(const Call& call, const std::string& name) {
+// What this name stands for, if this caller may use it.
+Result<std::shared_ptr<const Chosen>> find_model(const Call& call, const std::string& name) {
     static const std::vector<std::string> all;
     auto model = call.daemon.pool.find(name, call.principal.limits ? call.principal.limits->models : all);
-    if (!model || may_use(call.principal, *model)) return model;
-    return fail(Kind::refused, "the key {} may not use {}", call.principal.name, model->name);
+    if (!model) return Failure(model.error());
+    auto chosen = std::make_shared<Chosen>(Chosen{std::move(*model), nullptr, {}});
+    chosen->adapter = gpu::find_adapter(chosen->model, name);
+    chosen->name = chosen->adapter != nullptr ? name : chosen->model.name;
+    if (may_use(call.principal, chosen->name)) return chosen;
+    return fail(Kind::refused, "the key {} may not use {}", call.principal.name, chosen->name);
+}
+
+// What a model's adapters, if it has any, call for on this wire.
+Result<void> add_choice(std::string& body, const RequestScan& scan, const WireRow& row, const Chosen& chosen) {
+    const gpu::AdapterSupport& support = gpu::find_engine(chosen.model.engine)->adapters;
+    if (chosen.model.adapters.empty() || support.request_members == nullptr || !has(support.wires, row.wire)) return {};
+    if (scan.has_lora) {
+        std::vector<std::string> names;
+        for (const gpu::Adapter& adapter : chosen.model.adapters) names.push_back(adapter.name);
+        return fail(Kind::invalid, "'lora' is Torpor's to set here: ask for an adapter by its name as the model ({})", fmt::join(names, ", "));
+    }
+    add_members(body, support.request_members(chosen.model, chosen.adapter));
+    return {};
 }
 
 std::string head_for_engine(const http::Request& request, size_t body_bytes) {
@@ -103,11 +136,11 @@ void Gateway::take(Inquiry inquiry) {
 namespace {
 
 // The model that is asked for, if this caller may ask it over this wire.
-Result<gpu::Model> choose_model(const Call& call, const WireRow& row, const std::string& name) {
-    auto model = find_model(call, name);
-    if (!model) return model;
-    if (auto checked = check_wire(*model, row); !checked) return Failure(checked.error());
-    return model;
+Result<std::shared_ptr<const Chosen>> choose_model(const Call& call, const WireRow& row, const std::string& name) {
+    auto chosen = find_model(call, name);
+    if (!chosen) return chosen;
+    if (auto checked = check_wire(**chosen, row); !checked) return Failure(checked.error());
+    return chosen;
 }
 
 // Whether answers to this would begin alike after each thaw: the engine draws its numbers from the same image each time.
@@ -127,8 +160,9 @@ uint32_t fresh_seed() {
 Result<std::shared_ptr<Inquiry>> make_inquiry(Call& call, const WireRow& row, std::string& model) {
     auto scan = scan_request(call.body.text);
     if (!scan) return Failure(scan.error());
-    auto chosen = choose_model(call, row, scan->model);
-    if (!chosen) return Failure(chosen.error());
+    auto found = choose_model(call, row, scan->model);
+    if (!found) return Failure(found.error());
+    const Chosen* chosen = found->get();
     model = chosen->name;
 
     auto inquiry = std::make_shared<Inquiry>();
@@ -143,10 +177,11 @@ Result<std::shared_ptr<Inquiry>> make_inquiry(Call& call, const WireRow& row, st
     inquiry->wants_stream = scan->wants_stream;
     inquiry->is_http_1_0 = call.request.version == "HTTP/1.0";
     inquiry->keep_alive = scan->keep_alive;
-    if (wants_seed(call, row, *chosen, *scan)) add_seed(call.body.text, *scan, fresh_seed());
-    const std::string_view word = gpu::find_engine(chosen->engine)->model_word;
+    if (wants_seed(call, row, chosen->model, *scan)) add_seed(call.body.text, *scan, fresh_seed());
+    const std::string_view word = gpu::find_engine(chosen->model.engine)->model_word;
     const std::string its_name(word.empty() ? chosen->name : word);
     if (its_name != scan->model) replace_model(call.body.text, *scan, its_name);
+    if (auto added = add_choice(call.body.text, *scan, row, *chosen); !added) return Failure(added.error());
     if (row.usage_is_an_option && scan->wants_stream && !scan->has_stream_options) {
         add_stream_options(call.body.text);
         inquiry->drops_usage = true;
@@ -178,7 +213,8 @@ void forward(Call& call, http::Response& response) {
 namespace {
 
 // created, created_at: both vendors want one, ours is when the daemon started.
-void write_model(JsonWriter& json, const std::string& id, int64_t started_at_ms) {
+// `parent`: whose adapter it is, if it is one.
+void write_model(JsonWriter& json, const std::string& id, const std::string& parent, int64_t started_at_ms) {
     const std::time_t seconds = static_cast<std::time_t>(started_at_ms / 1000);
     std::tm utc{};
     gmtime_r(&seconds, &utc);
@@ -192,32 +228,42 @@ void write_model(JsonWriter& json, const std::string& id, int64_t started_at_ms)
         .member("created", static_cast<int64_t>(seconds))
         .member("created_at", std::string_view(created_at, length))
         .member("owned_by", "torpor")
-        .end_object();
+        .key("parent");
+    parent.empty() ? json.null() : json.value(parent);
+    json.end_object();
 }
 
 }  // namespace
 
 void list_models(Call& call, http::Response& response) {
-    auto models = call.daemon.pool.models();
-    std::erase_if(models, [&](const gpu::Model& model) { return !may_use(call.principal, model); });
+    std::vector<std::string> ids;
     JsonWriter json;
     json.begin_object().member("object", "list").key("data").begin_array();
-    for (const gpu::Model& model : models) write_model(json, model.name, call.daemon.started_at_ms);
+    const auto list = [&](const std::string& id, const std::string& parent) {
+        if (!may_use(call.principal, id)) return;
+        write_model(json, id, parent, call.daemon.started_at_ms);
+        ids.push_back(id);
+    };
+    for (const gpu::Model& model : call.daemon.pool.models()) {
+        list(model.name, "");
+        for (const gpu::Adapter& adapter : model.adapters) list(adapter.name, model.name);
+    }
     json.end_array().member("has_more", false);
-    if (models.empty()) {
+    if (ids.empty()) {
         json.key("first_id").null().key("last_id").null();
     } else {
-        json.member("first_id", models.front().name).member("last_id", models.back().name);
+        json.member("first_id", ids.front()).member("last_id", ids.back());
     }
     json.end_object();
     answer_json(response, 200, json.take());
 }
 
 void show_model(Call& call, http::Response& response) {
-    auto model = find_model(call, call.parameters[0]);
-    if (!model) return answer_error(call.request, response, model.error());
+    auto found = find_model(call, call.parameters[0]);
+    if (!found) return answer_error(call.request, response, found.error());
+    const Chosen& chosen = **found;
     JsonWriter json;
-    write_model(json, model->name, call.daemon.started_at_ms);
+    write_model(json, chosen.name, chosen.adapter != nullptr ? chosen.model.name : "", call.daemon.started_at_ms);
     answer_json(response, 200, json.take());
 }
 

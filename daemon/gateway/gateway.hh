@@ -1,5 +1,5 @@
 // /v1: the OpenAI and Anthropic wires in front of the pool. Bytes pass through; only a model's alias is
-// rewritten. Handlers for the route table.
+// rewritten, and the choice of an adapter added. Handlers for the route table.
 #pragma once
 
 #include "daemon/gateway/exchange.hh"

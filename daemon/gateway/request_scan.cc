@@ -138,6 +138,8 @@ Result<RequestScan> scan_request(std::string& body) {
             scan.has_stream_options = true;
         } else if (key == "seed") {
             taken = take_seed(field.value(), body, scan);
+        } else if (key == "lora") {
+            scan.has_lora = true;
         } else if (key == "keep_alive") {
             taken = take_keep_alive(field.value(), scan);
         }
@@ -166,6 +168,10 @@ void replace_model(std::string& body, const RequestScan& scan, const std::string
     std::string quoted;
     append_json_string(quoted, name);
     body.replace(scan.model_begin, scan.model_end - scan.model_begin, quoted);
+}
+
+void add_members(std::string& body, const std::string& members) {
+    body.insert(body.rfind('}'), members);
 }
 
 void add_stream_options(std::string& body) {

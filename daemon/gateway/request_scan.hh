@@ -21,6 +21,7 @@ struct RequestScan {
     bool has_stream_options = false;
     bool has_seed = false;            // null is none
     size_t seed_null = 0;             // where the null stands, if one does
+    bool has_lora = false;            // llama-server's way to choose adapters
     // As Ollama has it: a number of seconds or a duration like "10m"; 0: sleep after this answer; negative: never.
     std::optional<std::chrono::milliseconds> keep_alive;
 };
@@ -35,6 +36,9 @@ void add_seed(std::string& body, RequestScan& scan, uint32_t seed);
 
 // Puts another name in the place of the scanned one.
 void replace_model(std::string& body, const RequestScan& scan, const std::string& name);
+
+// Puts members, each after a comma, at the object's end: whoever reads it takes the last of two with one key.
+void add_members(std::string& body, const std::string& members);
 
 // Asks for usage at the stream's end; not if the body has stream_options. What was scanned has moved then.
 void add_stream_options(std::string& body);

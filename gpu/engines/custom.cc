@@ -66,6 +66,7 @@ const Engine custom_engine{
     .check = check,
     .find = find,
     .command_line = command_line,
+    .adapters = {},  // each engine has its own way; a command line does not tell which
 };
 
 }  // namespace torpor::gpu

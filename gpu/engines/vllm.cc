@@ -13,7 +13,14 @@ namespace {
 
 Result<void> check(const Model& model) {
     if (model.path.empty()) return fail(Kind::invalid, "path is missing: the folder with the model, as Hugging Face has it");
-    return refuse_own_flags(model, {"--uds", "--host", "--port", "--model", "--served-model-name", "--api-key"});
+    if (auto checked = refuse_own_flags(model, {"--uds", "--host", "--port", "--model", "--served-model-name", "--api-key"}); !checked) {
+        return checked;
+    }
+    if (model.adapters.empty()) return {};
+    for (const Adapter& adapter : model.adapters) {
+        if (adapter.scale != 1) return fail(Kind::invalid, "adapter.{}: vLLM applies an adapter whole; leave scale out", adapter.name);
+    }
+    return refuse_own_flags(model, {"--enable-lora", "--lora-modules"});
 }
 
 Result<std::string> find(const Model&, const Folders& folders, const EnginePrograms& programs) {
@@ -24,6 +31,8 @@ Result<std::string> find(const Model&, const Folders& folders, const EngineProgr
 
 std::vector<std::string> command_line(const Model& model, const Endpoint& endpoint, const std::string& program) {
     std::vector<std::string> argv{program, "serve", model.path, "--uds", endpoint.socket, "--served-model-name", model.name};
+    if (!model.adapters.empty()) argv.insert(argv.end(), {"--enable-lora", "--lora-modules"});
+    for (const Adapter& adapter : model.adapters) argv.push_back(adapter.name + "=" + adapter.path);
     argv.insert(argv.end(), model.args.begin(), model.args.end());
     return argv;
 }
@@ -58,6 +67,8 @@ const Engine vllm_engine{
     .check = check,
     .find = find,
     .command_line = command_line,
+    // It serves each as a model of its own, and keeps their prompts apart.
+    .adapters = {.wires = {Wire::openai_chat, Wire::openai_completions, Wire::openai_responses, Wire::anthropic_messages}},
 };
 
 }  // namespace torpor::gpu

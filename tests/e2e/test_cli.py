@@ -54,7 +54,7 @@ class CliTest(unittest.TestCase):
         for words in (("ps",), ("model", "ls"), ("ps", "--json")):
             status, _, error = self.torpor(*words)
             self.assertEqual(status, 0, error)
-            self.assertIn("wrong.toml: 'llama-sever' is not an engine", error)
+            self.assertIn("wrong.toml:1: 'llama-sever' is not an engine", error)
         self.assertNotEqual(self.torpor("doctor")[0], 0)
         self.assertEqual(self.torpor("model", "rm", "wrong")[0], 0)
         self.assertEqual(self.torpor("doctor")[1].count("no mistakes"), 1)

@@ -48,6 +48,17 @@ TEST_CASE("each engine is told where to listen, what to serve and what to call i
     CHECK(gpu::key_header(socket).empty());
 }
 
+TEST_CASE("vLLM is told its adapters, which it serves by their names") {
+    Model model = model_of("vllm");
+    model.adapters = {{"french", "/models/french"}, {"law", "/models/law"}};
+    CHECK(line_of(model, {"/run/w/smol.sock", 0}) ==
+          "/bin/engine serve /models/smol --uds /run/w/smol.sock --served-model-name smol --enable-lora --lora-modules "
+          "french=/models/french law=/models/law --seed 1");
+    CHECK(gpu::check_model(model));
+    model.adapters[1].scale = 0.5;
+    CHECK(gpu::check_model(model).error().message.find("adapter.law: vLLM applies an adapter whole") != std::string::npos);
+}
+
 TEST_CASE("a model that is not for chatting is not warmed up by a chat") {
     for (const auto& [engine, flags] : std::vector<std::pair<std::string, std::vector<std::string>>>{
              {"llama-server", {"--embeddings"}}, {"vllm", {"--runner", "pooling"}}, {"vllm", {"--runner=pooling"}}, {"sglang", {"--is-embedding"}}}) {

@@ -32,7 +32,8 @@ std::string switched_on(const std::string& text) {
 }
 
 bool has_key(const std::string& text, const std::string& key) {
-    return ("\n" + text).find("\n" + key + " = ") != std::string::npos;
+    const std::string lines = "\n" + text;
+    return lines.find("\n" + key + " = ") != std::string::npos || lines.find("\n[" + key + ".") != std::string::npos;
 }
 
 }  // namespace

@@ -67,6 +67,17 @@ TEST_CASE("the scanner refuses what nests deeper than engines can bear, and coun
     CHECK(refused.error().limit == "request_depth");
 }
 
+TEST_CASE("members are added at the end of the object, where they win") {
+    std::string body = R"( {"model":"a","x":{"lora":1},"cache_prompt":true} )" "\n";
+    const auto scan = scan_request(body);
+    REQUIRE(scan);
+    CHECK(!scan->has_lora);
+    add_members(body, R"(,"lora":[],"cache_prompt":false)");
+    CHECK(body == R"( {"model":"a","x":{"lora":1},"cache_prompt":true,"lora":[],"cache_prompt":false} )" "\n");
+    std::string own = R"({"model":"a","l\u006fra":[]})";
+    CHECK(scan_request(own)->has_lora);
+}
+
 namespace {
 
 std::string parse(std::string_view answer, size_t step, ResponseParser& parser) {

@@ -44,6 +44,47 @@ TEST_CASE("config.toml: known keys are taken, others named with their line") {
     CHECK(wrong.error().message.find("did you mean tcp?") != std::string::npos);
 }
 
+TEST_CASE("adapters are read, written, and held apart from other names") {
+    const std::string text = "engine = 'llama-server'\npath = '/w'\n[adapter.'b.1']\npath = '/b'\nscale = 0.5\n[adapter.a]\npath = '/a'\n";
+    const auto model = gpu::parse_model("m", text, "m.toml", nullptr);
+    REQUIRE_MESSAGE(model, (model ? "" : model.error().message));
+    CHECK(model->adapters == std::vector<gpu::Adapter>{{"a", "/a", 1.0}, {"b.1", "/b", 0.5}});
+    CHECK(gpu::find_adapter(*model, "b.1") == &model->adapters[1]);
+    CHECK(gpu::find_adapter(*model, "m") == nullptr);
+    const auto again = gpu::parse_model("m", gpu::write_model(*model), "m.toml", nullptr);
+    REQUIRE(again);
+    CHECK(*again == *model);
+
+    gpu::Model other = *model;
+    other.name = "other";
+    other.adapters = {{"x", "/x"}};
+    CHECK(check_names({*model, other}));
+    for (const char* taken : {"m", "other", "a", "c"}) {
+        CAPTURE(taken);
+        other.adapters = {{taken, "/x"}};
+        gpu::Model with_alias = *model;
+        with_alias.aliases = {"c"};
+        CHECK(!check_names({with_alias, other}));
+    }
+}
+
+TEST_CASE("a mistake is found on its line, also when only the whole file shows it") {
+    struct Wrong {
+        const char* text;
+        int line;
+    };
+    for (const Wrong& wrong : {Wrong{"path = '/w'\nengine = 'llama-sever'", 2}, Wrong{"engine = 'llama-server'\npath = 'w'", 2},
+                               Wrong{"path = '/w'\nwires = ['x']\nengine = 'custom'", 2},
+                               Wrong{"engine = 'llama-server'\nargs = [\n'-c', '1',\n'--port', '1']\npath = '/w'", 4},
+                               Wrong{"engine = 'llama-server'\n[adapter.a]\npth = '/a'", 3},
+                               Wrong{"engine = 'custom'\nready = 'x'\ncommand = ['{port}']", 2}}) {
+        CAPTURE(wrong.text);
+        const auto model = gpu::parse_model("m", wrong.text, "m.toml", nullptr);
+        REQUIRE(!model);
+        CHECK_MESSAGE(model.error().message.starts_with(fmt::format("m.toml:{}: ", wrong.line)), model.error().message);
+    }
+}
+
 TEST_CASE("every state can be left, and sleeping leads back only through resuming or a cold start") {
     using gpu::State;
     for (int i = 0; i <= static_cast<int>(State::failed); ++i) {

@@ -25,12 +25,14 @@ void write(const std::filesystem::path& file, std::string_view text) {
 struct Frozen {
     TemporaryFolder folder;
     std::filesystem::path weights = folder / "weights.gguf";
+    std::filesystem::path adapter = folder / "adapter.gguf";  // read, not mapped
     std::filesystem::path criu = folder / "criu";
     std::vector<std::string> command{"/usr/bin/engine", "--model", "two words", "100%\n"};
     Snapshot snapshot;
 
     Frozen() {
         write(weights, "weights");
+        write(adapter, "adapter");
         write(criu, "criu");
         std::filesystem::create_directories(folder / "snap/image");
         write(folder / "snap/image/pages-1.img", "pages");
@@ -40,7 +42,10 @@ struct Frozen {
         REQUIRE(mapped != MAP_FAILED);
         snapshot.path = folder / "snap";
         snapshot.bytes = gpu::bytes_below(folder / "snap/image");
-        snapshot.fingerprint = gpu::take_fingerprint(::getpid(), command, criu, "");
+        gpu::Model model;
+        model.path = weights;
+        model.adapters.push_back({"french", adapter});
+        snapshot.fingerprint = gpu::take_fingerprint(::getpid(), model, command, criu);
         ::munmap(mapped, 7);
     }
 
@@ -62,14 +67,17 @@ TEST_CASE("it depends on the weights though nobody has them mapped, be they a fi
     std::filesystem::create_directories(folder / "part");
     std::filesystem::create_directories(folder / ".git");
     for (const char* name : {"a", "part/b", ".git/c"}) write(folder / name, "x");
+    gpu::Model model;
     for (const auto& place : {folder, folder / "a"}) {
-        frozen.snapshot.fingerprint = gpu::take_fingerprint(::getpid(), frozen.command, frozen.criu, place);
+        model.path = place;
+        frozen.snapshot.fingerprint = gpu::take_fingerprint(::getpid(), model, frozen.command, frozen.criu);
         CHECK(frozen.why() == "valid");
         CHECK(frozen.snapshot.fingerprint.find(".git/c") == std::string::npos);
     }
     write(folder / "part/b", "another");
     CHECK(frozen.why() == "valid");  // of the file beside it
-    frozen.snapshot.fingerprint = gpu::take_fingerprint(::getpid(), frozen.command, frozen.criu, folder);
+    model.path = folder;
+    frozen.snapshot.fingerprint = gpu::take_fingerprint(::getpid(), model, frozen.command, frozen.criu);
     write(folder / "part/b", "one more");
     CHECK(frozen.why() == (folder / "part/b").string() + " changed");
 }
@@ -148,6 +156,10 @@ TEST_CASE("each fact that changed gives its own reason") {
     SUBCASE("a mapped file that is gone") {
         std::filesystem::remove(frozen.weights);
         CHECK(frozen.why() == frozen.weights.string() + " changed");
+    }
+    SUBCASE("an adapter that is read, not mapped") {
+        write(frozen.adapter, "another adapter");
+        CHECK(frozen.why() == frozen.adapter.string() + " changed");
     }
     SUBCASE("a truncated image") {
         write(frozen.folder / "snap/image/pages-1.img", "page");

@@ -11,16 +11,20 @@ namespace {
 
 struct NewModel {
     std::string name, engine, path, idle, ready, snapshot;
-    std::vector<std::string> aliases, wires, env;
+    std::vector<std::string> aliases, wires, env, adapters;
     bool pinned = false, replace = false;
 };
+
+// The daemon has another working directory.
+std::string absolute(const std::string& path) {
+    return std::filesystem::absolute(path).lexically_normal().string();
+}
 
 Result<std::string> body_of(const NewModel& model, const Context& context) {
     const bool is_custom = model.engine == "custom";
     JsonWriter json;
     json.begin_object().member("name", model.name).member("engine", model.engine);
-    // The daemon has another working directory.
-    if (!model.path.empty()) json.member("path", std::filesystem::absolute(model.path).lexically_normal().string());
+    if (!model.path.empty()) json.member("path", absolute(model.path));
     if (!model.idle.empty()) json.member("idle", model.idle);
     if (!model.ready.empty()) json.member("ready", model.ready);
     if (!model.snapshot.empty()) json.member("snapshot", model.snapshot);
@@ -34,6 +38,15 @@ Result<std::string> body_of(const NewModel& model, const Context& context) {
     list(is_custom ? "command" : "args", context.after_dashes);
     list("aliases", model.aliases);
     list("wires", model.wires);
+    if (!model.adapters.empty()) {
+        json.key("adapter").begin_object();
+        for (const std::string& pair : model.adapters) {
+            const size_t equals = pair.find('=');
+            if (equals == std::string::npos) return fail(Kind::invalid, "--adapter '{}' is not NAME=FILE", pair);
+            json.key(pair.substr(0, equals)).begin_object().member("path", absolute(pair.substr(equals + 1))).end_object();
+        }
+        json.end_object();
+    }
     if (!model.env.empty()) {
         json.key("env").begin_object();
         for (const std::string& pair : model.env) {
@@ -67,6 +80,7 @@ void add_add(CLI::App& group, Context& context) {
     verb->add_option("--engine", model.engine, "llama-server, vllm, sglang, tgi, or custom (the command line after --)")->default_val("llama-server");
     verb->add_option("--path", model.path, "the file or folder with the weights");
     verb->add_option("--alias", model.aliases, "another name that clients may use (again for more)")->allow_extra_args(false);
+    verb->add_option("--adapter", model.adapters, "NAME=FILE: a LoRA that is asked for by this name (again for more)")->allow_extra_args(false);
     verb->add_option("--idle", model.idle, "sleep after this long without a request, like 10m; never");
     verb->add_flag("--pinned", model.pinned, "never sleep by itself");
     verb->add_option("--snapshot", model.snapshot, "off: keep no image of its memory on disk; every start is cold")
@@ -79,6 +93,12 @@ void add_add(CLI::App& group, Context& context) {
 
 }  // namespace
 
+std::vector<std::string> adapters_of(simdjson::dom::element model) {
+    std::vector<std::string> names;
+    for (const simdjson::dom::element adapter : Answer::list(model, "adapters")) names.emplace_back(Answer::text(adapter, "name"));
+    return names;
+}
+
 void add_model_verbs(CLI::App& app, Context& context) {
     CLI::App* group = app.add_subcommand("model", "add, list and remove models");
     group->require_subcommand(1);
@@ -86,11 +106,11 @@ void add_model_verbs(CLI::App& app, Context& context) {
 
     CLI::App* list = add_verb(*group, context, "ls", "list the models", "", [&context]() -> Result<void> {
         return print_list(context, context.client.get("/api/models"), "models", [](simdjson::dom::array models) {
-            Table table({"NAME", "ENGINE", "ALIASES", "IDLE", "PATH"});
+            Table table({"NAME", "ENGINE", "ALIASES", "ADAPTERS", "IDLE", "PATH"});
             for (const simdjson::dom::element model : models) {
                 const int64_t idle = Answer::number(model, "idle_ms");
                 table.add({std::string(Answer::text(model, "name")), std::string(Answer::text(model, "engine")),
-                           Answer::joined(model, "aliases"),
+                           Answer::joined(model, "aliases"), fmt::format("{}", fmt::join(adapters_of(model), ", ")),
                            idle == 0 ? "never" : format_duration(std::chrono::milliseconds(idle)),
                            std::string(Answer::text(model, "path"))});
             }

@@ -27,6 +27,8 @@ void print_workers(simdjson::dom::array models) {
         table.add({std::string(Answer::text(model, "name")), state_of(model), pid == 0 ? "-" : std::to_string(pid),
                    bytes_or_dash(Answer::number(model, "memory_bytes")),
                    bytes_or_dash(Answer::number(model, "snapshot_bytes")), requests, ago(Answer::number(model, "since_ms"))});
+        // They are models to those who ask, but have no process of their own.
+        for (const std::string& adapter : adapters_of(model)) table.add({"  " + adapter, "adapter", "-", "-", "-", "-", "-"});
         if (const auto error = Answer::text(model, "last_error"); !error.empty()) {
             errors += fmt::format("\n{}: {}", Answer::text(model, "name"), error);
         }

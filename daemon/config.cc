@@ -117,6 +117,15 @@ Result<void> take_level(Config& config, const std::string& text) {
     return {};
 }
 
+Result<void> take_prompt_state(Config& config, const std::string& text) {
+    config.prompt_state_bytes = 0;
+    if (text == "off") return {};
+    auto bytes = parse_bytes(text);
+    if (!bytes) return fail(Kind::invalid, "{}, nor \"off\"", bytes.error().message);
+    config.prompt_state_bytes = *bytes;
+    return {};
+}
+
 Result<void> take_llama_server(Config& config, const std::string& text) {
     config.programs["llama-server"] = text;
     return {};
@@ -148,6 +157,7 @@ constexpr std::array keys{
     LIMIT("first_byte", take_time, gateway_limits.first_byte),
     LIMIT("stall", take_time, gateway_limits.stall),
     LIMIT("stream_time", take_time, gateway_limits.stream_time),
+    Key{"pool", "prompt_state", take_prompt_state},
     Key{"log", "level", take_level},
     Key{"engines", "llama-server", take_llama_server},
 };

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace torpor::gpu {
@@ -36,6 +37,8 @@ struct Engine {
     std::string_view ready_path;   // answers 200 once it can work, anything else before
     bool refuse_io_uring;          // or CRIU could not dump it
     bool refuse_amx;               // or a thawed process would die of it
+    // For the worker's environment, where the model's own does not say otherwise.
+    std::vector<std::pair<std::string_view, std::string_view>> environment;
     // One request that touches all the code that answering needs, for the image; empty: none.
     std::string_view warm_up_path;
     std::string (*warm_up_body)(const Model& model);
@@ -48,6 +51,9 @@ struct Engine {
     Result<std::string> (*find)(const Model& model, const Folders& folders, const EnginePrograms& programs);
     // The whole command line, argv[0] being what find() gave.
     std::vector<std::string> (*command_line)(const Model& model, const Endpoint& endpoint, const std::string& program);
+    // What is added to it so that the engine's prompt state can be kept in this folder (gpu/prompt_keeper.hh), and so much of
+    // it in its own memory; empty: not for this model. Null: not by this engine.
+    std::vector<std::string> (*prompt_flags)(const Model& model, const std::string& folder, uint64_t memory_bytes) = nullptr;
 };
 
 const Engine* find_engine(std::string_view name);

@@ -15,6 +15,9 @@ namespace torpor::gpu {
 // The lines, for all files in the folder. Reads them whole. Any thread.
 Result<std::string> take_checksums(const std::filesystem::path& image);
 
+// "HASH SIZE" of one file. Any thread.
+Result<std::string> checksum_of(const std::filesystem::path& file);
+
 // `lists`: what tells CRIU what to make, kilobytes; `pages`: the memory of the processes, nearly all of the image.
 enum class ImagePart { lists, pages };
 

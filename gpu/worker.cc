@@ -29,6 +29,7 @@ std::vector<std::string> environment_of(const WorkerPlan& plan) {
     for (const std::string_view name : passed_on) {
         if (const char* value = std::getenv(std::string(name).c_str())) variables[std::string(name)] = value;
     }
+    for (const auto& [name, value] : plan.engine->environment) variables[std::string(name)] = value;
     for (const auto& [name, value] : plan.model.env) variables[name] = value;
     variables[std::string(token_variable)] = plan.token;
     std::vector<std::string> environment;
@@ -39,7 +40,7 @@ std::vector<std::string> environment_of(const WorkerPlan& plan) {
 }  // namespace
 
 Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs,
-                               const Endpoint& known) {
+                               const PromptPlace& prompts, const Endpoint& known) {
     WorkerPlan plan;
     plan.model = model;
     plan.engine = find_engine(model.engine);
@@ -59,6 +60,11 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
         plan.endpoint.port = *port;
     }
     plan.command_line = plan.engine->command_line(model, plan.endpoint, *program);
+    if (plan.engine->prompt_flags != nullptr && !prompts.folder.empty()) {
+        const auto flags = plan.engine->prompt_flags(model, prompts.folder, prompts.memory_bytes);
+        plan.command_line.insert(plan.command_line.end(), flags.begin(), flags.end());
+        plan.keeps_prompts = !flags.empty();
+    }
     plan.log = folders.logs() / (model.name + ".log");
     plan.token = random_token();
     return plan;

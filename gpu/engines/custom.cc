@@ -55,6 +55,7 @@ const Engine custom_engine{
     .ready_path = "/health",
     .refuse_io_uring = true,
     .refuse_amx = true,
+    .environment = {},
     .warm_up_path = "",
     .warm_up_body = [](const Model&) { return std::string(); },
     .uses_socket = [](const Model& model) { return mentions(model, "{socket}"); },

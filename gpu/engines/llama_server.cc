@@ -7,13 +7,15 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 
 namespace torpor::gpu {
 
 namespace {
 
-// Flags that Torpor sets itself: where it listens, which weights, and the name in its answers.
-constexpr std::array<std::string_view, 8> own_flags{"--host", "--port", "-m", "--model", "-a", "--alias", "--api-key", "--api-key-file"};
+// Flags that Torpor sets itself: where it listens, which weights, the name in its answers, where its slots are saved.
+constexpr std::array<std::string_view, 9> own_flags{"--host", "--port",    "-m",             "--model",         "-a",
+                                                    "--alias", "--api-key", "--api-key-file", "--slot-save-path"};
 
 Result<void> check(const Model& model) {
     if (model.path.empty()) return fail(Kind::invalid, "path is missing: the .gguf file to serve");
@@ -45,8 +47,24 @@ std::vector<std::string> command_line(const Model& model, const Endpoint& endpoi
     return argv;
 }
 
+bool has_flag(const Model& model, std::initializer_list<std::string_view> flags) {
+    return std::ranges::any_of(model.args, [&](const std::string& argument) {
+        return std::ranges::find(flags, std::string_view(argument).substr(0, argument.find('='))) != flags.end();
+    });
+}
+
 bool is_for_embeddings(const Model& model) {
-    return std::ranges::any_of(model.args, [](const std::string& a) { return a == "--embedding" || a == "--embeddings"; });
+    return has_flag(model, {"--embedding", "--embeddings"});
+}
+
+// Where it chooses a slot itself, any prompt whose tenth part is a slot's beginning would do for it; a short question has
+// that much in common with every other, in what the template puts before it, and would push a long conversation out.
+std::vector<std::string> prompt_flags(const Model& model, const std::string& folder, uint64_t memory_bytes) {
+    if (is_for_embeddings(model) || has_flag(model, {"--rerank", "--reranking", "--no-cache-prompt", "--no-slots", "--mmproj", "-mm"})) return {};
+    std::vector<std::string> flags{"--slot-save-path", folder};
+    if (!has_flag(model, {"--cache-ram", "-cram"})) flags.insert(flags.end(), {"--cache-ram", std::to_string(memory_bytes >> 20)});
+    if (!has_flag(model, {"--slot-prompt-similarity", "-sps"})) flags.insert(flags.end(), {"--slot-prompt-similarity", "0.5"});
+    return flags;
 }
 
 std::string warm_up_body(const Model& model) {
@@ -65,12 +83,15 @@ const Engine llama_server_engine{
     .ready_path = "/health",
     .refuse_io_uring = false,
     .refuse_amx = true,
+    // What a slot holds stays there until another prompt needs the slot. (Older versions do not know this, and do so.)
+    .environment = {{"LLAMA_ARG_CACHE_IDLE_SLOTS", "0"}},
     .warm_up_path = "/v1/chat/completions",
     .warm_up_body = warm_up_body,
     .uses_socket = [](const Model&) { return true; },
     .check = check,
     .find = find,
     .command_line = command_line,
+    .prompt_flags = prompt_flags,
 };
 
 }  // namespace torpor::gpu

@@ -99,7 +99,7 @@ std::filesystem::path Pool::image_beside(const Slot& slot) const {
 
 Result<WorkerPlan> Pool::make_plan(const Model& model, const Endpoint& known) const {
     PromptPlace place;
-    if (prompts_) {
+    if (prompts_ && model.snapshot) {  // else nothing of what was said to it is to be on disk
         const auto folder = prompts_->folder_of(model.name);
         if (const auto made = make_private_folder(folder); made) place = {folder, options_.prompt_memory_bytes};
     }

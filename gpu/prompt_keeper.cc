@@ -51,7 +51,8 @@ std::optional<PromptSeatPtr> PromptKeeper::begin(const Conversation& conversatio
         held_.clear();
     }
     if (is_off_) return PromptSeatPtr();
-    if (slots_ == 0 && conversation.blocks.size() >= prompt_blocks_min) return {};
+    // As long as nothing long was asked for, nothing is worth a question about the slots.
+    if (slots_ == 0) return conversation.blocks.size() < prompt_blocks_min ? std::optional(PromptSeatPtr()) : std::nullopt;
     const Need need = need_of(conversation);
     if (!need.is_nothing()) return {};
     return take_seat(conversation, may_choose, need.replaced, -1);
@@ -99,6 +100,14 @@ void PromptKeeper::end(uint64_t note, uint64_t tokens) {
     held->is_busy = false;
     held->tokens = tokens;
     held->used_at = Clock::now();
+    while (slots_ > 0 && held_.size() > slots_) {  // some waited for a slot, and took whichever was free
+        auto oldest = held_.end();
+        for (auto at = held_.begin(); at != held_.end(); ++at) {
+            if (!at->is_busy && (oldest == held_.end() || at->used_at < oldest->used_at)) oldest = at;
+        }
+        if (oldest == held_.end()) return;
+        held_.erase(oldest);
+    }
 }
 
 void PromptKeeper::worker_is_ready(const WorkerPlan& plan, pid_t pid) {
@@ -113,6 +122,10 @@ void PromptKeeper::worker_is_ready(const WorkerPlan& plan, pid_t pid) {
 
 void PromptKeeper::worker_has_ended() {
     plan_.reset();
+    if (probe_) {
+        probe_.reset();
+        loop_.post([answered = std::exchange(answered_, nullptr)] { answered(0, ""); });
+    }
     std::lock_guard lock(mutex_);
     is_off_ = true;
     held_.clear();
@@ -157,15 +170,15 @@ void PromptKeeper::run_next() {
     job([self = shared_from_this()] { self->loop_.post([self] { self->run_next(); }); });
 }
 
-void PromptKeeper::ask(const std::string& path, const std::string& body, Clock::time_point deadline,
-                       std::function<void(int, const std::string&)> answered) {
+void PromptKeeper::ask(const std::string& path, const std::string& body, Clock::time_point deadline, Answered answered) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
     if (!plan_ || left.count() <= 0) return answered(0, "");
+    answered_ = std::move(answered);
     probe_ = std::make_unique<Probe>(
         loop_, plan_->endpoint, path, body,
-        [self = shared_from_this(), answered = std::move(answered)](int status) {
+        [self = shared_from_this()](int status) {
             const auto asked = std::move(self->probe_);
-            answered(status, asked->body());
+            std::exchange(self->answered_, nullptr)(status, asked->body());
         },
         left);
 }

@@ -120,8 +120,8 @@ class PromptKeeper : public std::enable_shared_from_this<PromptKeeper> {
     using Next = std::function<void()>;
     void enqueue(std::function<void(Next)> job);
     void run_next();
-    void ask(const std::string& path, const std::string& body, Clock::time_point deadline,
-             std::function<void(int status, const std::string& body)> answered);
+    using Answered = std::function<void(int status, const std::string& body)>;  // 0: not at all
+    void ask(const std::string& path, const std::string& body, Clock::time_point deadline, Answered answered);
     void look(Clock::time_point deadline, std::function<void(EngineSlots)> seen);
     void save_each(std::vector<uint64_t> notes, Clock::time_point deadline, Next next);
     void save(uint64_t note, Clock::time_point deadline, Next next);
@@ -139,7 +139,8 @@ class PromptKeeper : public std::enable_shared_from_this<PromptKeeper> {
     std::optional<WorkerPlan> plan_;
     pid_t pid_ = 0;
     std::string fingerprint_;  // of the process; empty until it is needed
-    std::unique_ptr<Probe> probe_;
+    std::unique_ptr<Probe> probe_;  // the question under way
+    Answered answered_;             // what waits for it
     std::deque<std::function<void(Next)>> jobs_;
     bool is_at_work_ = false;
     double bytes_per_token_ = 0;  // 0: not known yet

@@ -11,7 +11,7 @@ namespace torpor {
 struct Folders {
     std::filesystem::path config;   // config.toml, models/
     std::filesystem::path state;    // torpor.db, logs/, torpor.lock
-    std::filesystem::path cache;    // snapshots/
+    std::filesystem::path cache;    // snapshots/, prompts/
     std::filesystem::path runtime;  // torpor.sock, torpor.pid, workers/
     std::filesystem::path data;     // what the set-up fetched: engines/, criu/, models/
 
@@ -21,6 +21,7 @@ struct Folders {
     std::filesystem::path logs() const { return state / "logs"; }
     std::filesystem::path request_log() const { return logs() / "requests.jsonl"; }  // no model's log has this name
     std::filesystem::path snapshots() const { return cache / "snapshots"; }
+    std::filesystem::path prompts() const { return cache / "prompts"; }
     std::filesystem::path workers() const { return runtime / "workers"; }
 
     // From the environment; makes nothing. Fails when HOME is needed and unset, or when the socket's

@@ -117,6 +117,15 @@ Result<void> take_level(Config& config, const std::string& text) {
     return {};
 }
 
+Result<void> take_prompt_state(Config& config, const std::string& text) {
+    config.prompt_state_bytes = 0;
+    if (text == "off") return {};
+    auto bytes = parse_bytes(text);
+    if (!bytes) return fail(Kind::invalid, "{}, nor \"off\"", bytes.error().message);
+    config.prompt_state_bytes = *bytes;
+    return {};
+}
+
 // A key of [limits] whose value goes to this place.
 #define LIMIT(name, take, place) \
     Key{"limits", name, TakeText([](Config& config, const std::string& text) { return take(config.place, text); })}
@@ -150,6 +159,7 @@ constexpr std::array keys{
     LIMIT("first_byte", take_time, gateway_limits.first_byte),
     LIMIT("stall", take_time, gateway_limits.stall),
     LIMIT("stream_time", take_time, gateway_limits.stream_time),
+    Key{"pool", "prompt_state", take_prompt_state},
     Key{"log", "level", take_level},
     PROGRAM("llama-server"),
     PROGRAM("vllm"),

@@ -62,7 +62,7 @@ void tell_starter(Fd& starter, std::string_view text) {
 
 Result<void> make_folders(const Folders& folders) {
     for (const auto& folder : {folders.config, folders.state, folders.cache, folders.runtime, folders.models(), folders.logs(),
-                               folders.snapshots(), folders.workers()}) {
+                               folders.snapshots(), folders.prompts(), folders.workers()}) {
         if (auto made = make_private_folder(folder); !made) return made;
     }
     return {};
@@ -100,7 +100,7 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     gpu::CriuTool criu = gpu::find_criu(folders->data, folders->state / "criu-check");
     criu.hook = *hook;
     gpu::Pool pool(loop, {*folders, *launcher, std::move(criu), &catalogue,
-                         config->requests_per_model, config->queue});
+                         config->requests_per_model, config->queue, config->prompt_state_bytes});
     if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);
     pool.set_programs(config->programs);
     pool.set_models(config->models);

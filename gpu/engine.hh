@@ -78,6 +78,9 @@ struct Engine {
     // The whole command line, argv[0] being what find() gave.
     std::vector<std::string> (*command_line)(const Model& model, const Endpoint& endpoint, const std::string& program);
     AdapterSupport adapters = {};
+    // What is added to it so that the engine's prompt state can be kept in this folder (gpu/prompt_keeper.hh), and so much of
+    // it in its own memory; empty: not for this model. Null: not by this engine.
+    std::vector<std::string> (*prompt_flags)(const Model& model, const std::string& folder, uint64_t memory_bytes) = nullptr;
 };
 
 const Engine* find_engine(std::string_view name);

@@ -20,8 +20,21 @@ namespace fs = std::filesystem;
 
 constexpr size_t piece_bytes = 1024 * 1024;
 
-// "HASH SIZE"
-Result<std::string> sum_of(const fs::path& file) {
+std::set<std::string> names_in(const fs::path& image) {
+    std::set<std::string> names;
+    std::error_code code;
+    for (fs::directory_iterator at(image, code), end; !code && at != end; at.increment(code)) names.insert(at->path().filename());
+    return names;
+}
+
+ImagePart part_of(const std::string& name) {
+    const bool is_memory = name.starts_with("pages-") || name.starts_with("shm-");  // shared_files.hh
+    return is_memory ? ImagePart::pages : ImagePart::lists;
+}
+
+}  // namespace
+
+Result<std::string> checksum_of(const fs::path& file) {
     Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
     if (!fd) return fail_errno(Kind::internal, fmt::format("cannot read {}", file.string()));
     ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
@@ -41,24 +54,10 @@ Result<std::string> sum_of(const fs::path& file) {
     return fmt::format("{:016x}{:016x} {}", hash.high64, hash.low64, size);
 }
 
-std::set<std::string> names_in(const fs::path& image) {
-    std::set<std::string> names;
-    std::error_code code;
-    for (fs::directory_iterator at(image, code), end; !code && at != end; at.increment(code)) names.insert(at->path().filename());
-    return names;
-}
-
-ImagePart part_of(const std::string& name) {
-    const bool is_memory = name.starts_with("pages-") || name.starts_with("shm-");  // shared_files.hh
-    return is_memory ? ImagePart::pages : ImagePart::lists;
-}
-
-}  // namespace
-
 Result<std::string> take_checksums(const fs::path& image) {
     std::string lines;
     for (const std::string& name : names_in(image)) {
-        auto sum = sum_of(image / name);
+        auto sum = checksum_of(image / name);
         if (!sum) return sum;
         lines += fmt::format("image {} {}\n", *sum, name);
     }
@@ -81,7 +80,7 @@ std::optional<std::string> why_damaged(const fs::path& image, const std::string&
         const auto known = expected.find(name);
         if (known == expected.end()) return fmt::format("{} is none of its files", name);
         if (part_of(name) != part) continue;
-        const auto found = sum_of(image / name);
+        const auto found = checksum_of(image / name);
         if (!found) return found.error().text();
         if (*found != known->second) return fmt::format("{} is not as it was written", name);
     }

@@ -15,8 +15,11 @@ namespace torpor::gpu {
 // The lines, for all files in the folder. Reads them whole. Any thread.
 Result<std::string> take_checksums(const std::filesystem::path& image);
 
-// `lists`: what tells CRIU what to make, kilobytes; `pages`: the memory of the processes, shared
-// or their own, nearly all of the image.
+// "HASH SIZE" of one file. Any thread.
+Result<std::string> checksum_of(const std::filesystem::path& file);
+
+// `lists`: what tells CRIU what to make, kilobytes; `pages`: the memory of the processes, shared or their own, nearly all of
+// the image.
 enum class ImagePart { lists, pages };
 
 // What is not as the fingerprint says, in this part; nothing if all is well. Any thread.

@@ -23,6 +23,10 @@ void Lease::Release::operator()(Slot*) const {
     pool->release(slot, generation);
 }
 
+PromptKeeper* Lease::prompts() const {
+    return held_->prompts.get();
+}
+
 const std::string& Lease::model() const {
     return held_->name;
 }

@@ -11,6 +11,7 @@
 namespace torpor::gpu {
 
 class Pool;
+class PromptKeeper;
 struct Slot;
 
 // How the worker came to be ready for the one who asked.
@@ -30,6 +31,8 @@ class Lease {
     uint64_t generation() const { return generation_; }
     // The model's own name, also where an alias was asked for.
     const std::string& model() const;
+    // Null if the state of prompts is not kept.
+    PromptKeeper* prompts() const;
 
     Wake wake = Wake::warm;
     double queue_ms = 0;  // waited for a worker that was there

@@ -26,7 +26,7 @@ inline constexpr std::chrono::minutes start_time_max{10};
 inline constexpr std::chrono::milliseconds probe_gap{5};             // after a sign of life, at most this often
 inline constexpr std::chrono::milliseconds probe_fallback{250};      // with no sign of life
 inline constexpr std::chrono::seconds probe_time_max{5};             // one question
-inline constexpr size_t probe_answer_bytes_max = 64 * 1024;
+inline constexpr size_t probe_answer_bytes_max = 256 * 1024;           // llama-server's slots: some 3 kB each
 inline constexpr std::chrono::seconds backoff_first{1};              // doubled for each failure in a row
 inline constexpr std::chrono::seconds backoff_max{60};
 inline constexpr std::chrono::seconds crash_is_young{10};            // a worker that dies sooner counts as failing
@@ -46,6 +46,17 @@ inline constexpr std::chrono::seconds check_time_max{10};
 inline constexpr int dump_failures_max = 2;                          // then a model is not imaged until reload
 inline constexpr size_t fingerprint_files_max = 10'000;              // a large engine has some hundred, its model some more
 inline constexpr std::chrono::milliseconds quiet_before_image{20};   // no request for this long, then image
+
+// The state of prompts. Giving it back costs milliseconds and some 10 us a token, reading a prompt anew 0.2 ms (a GPU)
+// to 6 ms (two cores) a token: it pays from a few tokens on. But short ones are not worth their files.
+inline constexpr size_t prompt_blocks_min = 2;                       // about 500 tokens
+inline constexpr uint64_t prompt_tokens_min = 64;                     // more than on disk; fewer are no reason to write it all again
+inline constexpr uint64_t prompt_disk_default = 4ull * 1024 * 1024 * 1024;
+inline constexpr uint64_t prompt_disk_free_min = 1024ull * 1024 * 1024;  // of the disk, left to others
+inline constexpr uint64_t prompt_memory_default = 512ull * 1024 * 1024;  // the engine's own, beside its slots
+inline constexpr std::chrono::seconds prompt_save_time_max{5};       // all together, before a worker is ended
+inline constexpr std::chrono::seconds prompt_step_time_max{30};      // one; the engine may be reading another's long prompt
+inline constexpr size_t prompt_record_bytes_max = 4 * 1024 * 1024;   // a conversation of the largest body: 8192 blocks
 
 // Connections to one worker that are kept open between requests.
 inline constexpr size_t kept_connections_max = 64;

@@ -1,5 +1,6 @@
 #include "gpu/pool.hh"
 
+#include "base/fd.hh"
 #include "base/log.hh"
 #include "base/text.hh"
 #include "gpu/image_check.hh"
@@ -19,7 +20,11 @@ int64_t now_ms() {
 
 }  // namespace
 
-Pool::Pool(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {}
+Pool::Pool(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {
+    if (options_.prompt_bytes_max == 0) return;
+    prompts_ = std::make_unique<PromptStore>(options_.folders.prompts(), options_.prompt_bytes_max);
+    prompts_->load();
+}
 
 Pool::~Pool() = default;
 
@@ -44,7 +49,7 @@ void Pool::set_models(const std::vector<Model>& models) {
                 if (differs) changed.push_back(slot);
                 continue;
             }
-            auto slot = std::make_shared<Slot>(model.name);
+            auto slot = std::make_shared<Slot>(model.name, prompts_ ? std::make_shared<PromptKeeper>(loop_, *prompts_, model.name) : nullptr);
             slot->model = model;
             slot->since_ms = now_ms();
             slots_[model.name] = slot;
@@ -93,10 +98,19 @@ std::filesystem::path Pool::image_beside(const Slot& slot) const {
     return options_.folders.snapshots() / (slot.name + ".new");
 }
 
+Result<WorkerPlan> Pool::make_plan(const Model& model, const Endpoint& known) const {
+    PromptPlace place;
+    if (prompts_ && model.snapshot) {  // else nothing of what was said to it is to be on disk
+        const auto folder = prompts_->folder_of(model.name);
+        if (const auto made = make_private_folder(folder); made) place = {folder, options_.prompt_memory_bytes};
+    }
+    return plan_worker(model, options_.folders, programs_, place, known);
+}
+
 Result<WorkerPlan> Pool::plan_for_snapshot(const Slot& slot) const {
     Endpoint known;
     known.port = number_in(slot.snapshot->fingerprint, "port");
-    return plan_worker(slot.model, options_.folders, programs_, known);
+    return make_plan(slot.model, known);
 }
 
 Pool::SlotPtr Pool::look_up(std::string_view name_or_alias) const {
@@ -160,6 +174,7 @@ ModelStatus Pool::status_of(const Slot& slot) const {
     status.is_frozen = slot.state == State::asleep;
     status.pid = slot.pid;
     status.snapshot_bytes = slot.snapshot_bytes;
+    if (prompts_) status.prompt_bytes = prompts_->bytes_of(slot.name);
     status.requests = slot.leases;
     status.waiting = slot.queue.size();
     status.since_ms = slot.since_ms;
@@ -238,12 +253,17 @@ Result<void> Pool::run_on_loop(std::function<void(std::function<void(Result<void
     return future.get();
 }
 
-Result<void> Pool::suspend(std::string_view model, bool force) {
-    return run_on_loop([this, name = std::string(model), force](auto done) {
+Result<void> Pool::suspend(std::string_view model, bool force, bool keep_state) {
+    return run_on_loop([this, name = std::string(model), force, keep_state](auto done) {
         std::unique_lock lock(mutex_);
         const SlotPtr slot = look_up(name);
         if (!slot) return done(unknown_model(name));
         lock.unlock();
+        if (keep_state) {
+            if (auto checked = check_state_can_be_kept(*slot); !checked) return done(checked);
+            slot->keep_state = true;
+            slot->state_since_ms = now_ms();
+        }
         give_order(slot, Order::suspend, force, done);
     });
 }

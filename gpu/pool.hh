@@ -12,6 +12,7 @@
 #include "gpu/lease.hh"
 #include "gpu/limits.hh"
 #include "gpu/model_file.hh"
+#include "gpu/prompt_store.hh"
 #include "gpu/snapshot.hh"
 #include "gpu/state.hh"
 
@@ -38,6 +39,7 @@ struct ModelStatus {
     pid_t pid = 0;
     uint64_t memory_bytes = 0;  // proportional set size of all its processes
     uint64_t snapshot_bytes = 0;
+    uint64_t prompt_bytes = 0;  // states of prompts on disk
     size_t requests = 0;
     size_t waiting = 0;
     int64_t since_ms = 0;
@@ -55,6 +57,8 @@ class Pool {
         Catalogue* catalogue = nullptr;
         size_t requests_per_model = requests_per_model_default;
         size_t queue_max = queue_max_default;
+        uint64_t prompt_bytes_max = 0;  // states of prompts on disk; 0: none are kept
+        uint64_t prompt_memory_bytes = prompt_memory_default;
     };
 
     // Loop thread, before it runs; so is the destructor, after shut_down() and after the loop has ended.
@@ -101,8 +105,10 @@ class Pool {
     Result<Lease> acquire_blocking(const Wish& wish, int gone_fd, std::chrono::milliseconds wait_max);
 
     // Blocks until the model sleeps (or is stopped, where it cannot be frozen), or is ended and its image
-    // gone for stop(). Waits for requests under way unless `force`. Any thread but the loop's.
-    Result<void> suspend(std::string_view model, bool force);
+    // gone for stop(). Waits for requests under way unless `force`. `keep_state`: the next wake-up has the state that it
+    // has now; where the engine's prompts are not all of that, by a new image. If none can be made the worker goes on, and
+    // the error says why. Any thread but the loop's.
+    Result<void> suspend(std::string_view model, bool force, bool keep_state = false);
     Result<void> stop(std::string_view model, bool force);
 
     // Removes the image. The worker, if it runs, goes on. Any thread but the loop's.
@@ -143,6 +149,7 @@ class Pool {
     void forget_if_removed(const SlotPtr& slot);
     Result<void> run_on_loop(std::function<void(std::function<void(Result<void>)>)> action);
 
+    Result<WorkerPlan> make_plan(const Model& model, const Endpoint& known = {}) const;
     std::filesystem::path image_beside(const Slot& slot) const;  // where an image lies until it is whole
     Result<WorkerPlan> plan_for_snapshot(const Slot& slot) const;
 
@@ -183,7 +190,10 @@ class Pool {
     void obey(const SlotPtr& slot, bool force);
     void interrupt_start(const SlotPtr& slot, bool force);
     void give_up_quiet(const SlotPtr& slot);
+    Result<void> check_state_can_be_kept(const Slot& slot) const;
     void begin_suspend(const SlotPtr& slot);
+    void save_prompts(const SlotPtr& slot, std::function<void()> done);
+    void keep_state(const SlotPtr& slot);
     void end_worker(const SlotPtr& slot);
     void finish_order(const SlotPtr& slot, Result<void> result);
     bool wants_image(const SlotPtr& slot) const;
@@ -197,6 +207,7 @@ class Pool {
     EventLoop& loop_;
     const Options options_;
     EnginePrograms programs_;  // loop thread
+    std::unique_ptr<PromptStore> prompts_;  // any thread; null: none are kept
 
     mutable std::mutex mutex_;
     std::map<std::string, SlotPtr, std::less<>> slots_;          // guarded by mutex_

@@ -91,7 +91,7 @@ Result<void> Pool::adopt(const Catalogue::Running& row, const std::vector<pid_t>
         if (found == slots_.end()) return fail(Kind::not_found, "there is no such model any more");
         slot = found->second;
     }
-    auto plan = plan_worker(slot->model, options_.folders, programs_, row.endpoint);
+    auto plan = make_plan(slot->model, row.endpoint);
     if (!plan) return Failure(plan.error());
     if (command_text(plan->command_line) != row.command) return fail(Kind::conflict, "the engine's arguments changed");
     std::error_code ignored;

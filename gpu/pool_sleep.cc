@@ -127,21 +127,58 @@ void Pool::give_up_quiet(const SlotPtr& slot) {
 }
 
 void Pool::begin_suspend(const SlotPtr& slot) {
-    const bool image_first = slot->order == Order::suspend && !slot->is_imaging && wants_image(slot) && [&] {
+    bool is_unused = false, image_first = false;
+    {
         std::lock_guard lock(mutex_);
-        return slot->leases == 0 && !closing_;
-    }();
+        is_unused = slot->order == Order::suspend && slot->leases == 0 && slot->worker;
+        image_first = is_unused && !closing_;
+    }
     move(*slot, State::suspending);
     slot->idle_timer->cancel();
     give_up_quiet(slot);
-    if (image_first) {
-        // Killed meanwhile, it may have a successor by then.
-        const Worker* const imaged = slot->worker.get();
-        return make_image(slot, [] {}, [this, slot, imaged, generation = slot->generation] {
-            if (slot->worker.get() == imaged && slot->generation == generation) end_worker(slot);
+    is_unused = is_unused && !slot->is_imaging;  // a process that is being imaged stands still
+    image_first = image_first && is_unused;
+    // Killed meanwhile, it may have a successor by then.
+    const auto is_same = [slot, worker = slot->worker.get(), generation = slot->generation] {
+        return slot->worker.get() == worker && slot->generation == generation;
+    };
+    const auto go_on = [this, slot, image_first, is_same] {
+        if (!is_same()) return;
+        const bool keeps_state = slot->keep_state && !slot->worker->plan().keeps_prompts;
+        if (!image_first || !(keeps_state || wants_image(slot))) return end_worker(slot);
+        make_image(slot, [] {}, [this, slot, keeps_state, is_same] {
+            if (is_same()) keeps_state ? keep_state(slot) : end_worker(slot);
         });
-    }
-    end_worker(slot);
+    };
+    is_unused && slot->prompts ? save_prompts(slot, go_on) : go_on();
+}
+
+// `done` is called in any case, and soon: somebody may be waiting for the memory.
+void Pool::save_prompts(const SlotPtr& slot, std::function<void()> done) {
+    auto is_over = std::make_shared<bool>(false);
+    const auto finish = [slot, is_over, done = std::move(done)] {
+        if (std::exchange(*is_over, true)) return;
+        slot->quiet_timer->cancel();
+        done();
+    };
+    slot->quiet_timer->start(prompt_save_time_max, finish);
+    slot->prompts->save_all(finish);
+}
+
+Result<void> Pool::check_state_can_be_kept(const Slot& slot) const {
+    if (!slot.worker || slot.worker->plan().keeps_prompts) return {};  // without a process there is none
+    if (!slot.model.snapshot) return fail(Kind::invalid, "{} has snapshot = \"off\" in its file: its state cannot be kept", slot.name);
+    if (!options_.criu.is_offered()) return fail(Kind::unavailable, "its state cannot be kept: {}", options_.criu.why_not);
+    return {};
+}
+
+// The image has been made, or could not be.
+void Pool::keep_state(const SlotPtr& slot) {
+    if (slot->snapshot && is_with_state(*slot->snapshot) && slot->snapshot->created_at_ms >= slot->state_since_ms) return end_worker(slot);
+    move(*slot, State::ready);
+    finish_order(slot, fail(Kind::engine, "{} goes on: its state could not be kept; the daemon's log says why", slot->name));
+    unhold(slot);
+    care(slot);
 }
 
 void Pool::end_worker(const SlotPtr& slot) {
@@ -151,6 +188,8 @@ void Pool::end_worker(const SlotPtr& slot) {
 
 void Pool::finish_order(const SlotPtr& slot, Result<void> result) {
     const Order order = std::exchange(slot->order, Order::none);
+    slot->keep_state = false;
+    if (order == Order::stop && prompts_) prompts_->remove_all(slot->name);
     if (order == Order::stop && slot->snapshot) {
         drop_snapshot(slot);
         std::unique_lock lock(mutex_);
@@ -180,7 +219,8 @@ void Pool::image_when_quiet(const SlotPtr& slot) {
             std::lock_guard lock(mutex_);
             if (slot->state != State::ready || slot->leases > 0 || slot->held) return;  // care() comes again
             const auto quiet = Clock::now() - slot->last_used;
-            if (slot->served > 0 && quiet < quiet_before_image) {
+            const bool is_asked = slot->prompts && slot->prompts->is_at_work();
+            if (is_asked || (slot->served > 0 && quiet < quiet_before_image)) {
                 loop_.post([this, slot] { care(slot); });
                 return;
             }
@@ -220,6 +260,7 @@ void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::fu
         fs::permissions(beside / "image", fs::perms::owner_all, code);
         const WorkerPlan& plan = slot->worker->plan();
         const std::string fingerprint = fmt::format("pid {}\ntoken {}\nport {}\n", pid, plan.token, plan.endpoint.port) +
+                                        std::string(slot->keep_state ? with_state_line : "") +
                                         take_fingerprint(pid, plan.model, plan.command_line, options_.criu.program);
         auto call = CriuCall::dump(loop_, options_.criu, pid, beside / "image",
                                    [this, slot, pid, fingerprint, dumped, finish](Result<void> result) {

@@ -52,7 +52,7 @@ void Pool::advance(const SlotPtr& slot) {
 }
 
 void Pool::start_cold(const SlotPtr& slot) {
-    auto plan = plan_worker(slot->model, options_.folders, programs_);
+    auto plan = make_plan(slot->model);
     move(*slot, State::starting);
     if (!plan) return start_failed(slot, plan.error());
     auto worker = Worker::start(loop_, *plan, options_.launcher, [this, slot](Ending ending) { worker_ended(slot, ending); });
@@ -89,6 +89,7 @@ void Pool::start_cold(const SlotPtr& slot) {
 
 void Pool::became_ready(const SlotPtr& slot, Wake wake) {
     slot->ready_at = Clock::now();
+    if (slot->prompts) slot->prompts->worker_is_ready(slot->worker->plan(), slot->worker->pid());
     {
         std::lock_guard lock(mutex_);
         slot->connections = slot->worker->connections();
@@ -139,6 +140,7 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
     slot->dying_timer->cancel();
     give_up_quiet(slot);
     slot->log_timer->cancel();
+    if (slot->prompts) slot->prompts->worker_has_ended();
     if (state != State::resuming) slot->page_check.reset();
     if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");  // it had no time to do that itself
     options_.catalogue->remove_running(slot->name);

@@ -114,6 +114,11 @@ Probe::~Probe() {
     watch_.reset();  // before the socket that it watches is closed
 }
 
+std::string Probe::body() const {
+    const size_t end = answer_.find("\r\n\r\n");
+    return end == std::string::npos ? "" : answer_.substr(end + 4);
+}
+
 void Probe::on_ready() {
     if (!request_.empty()) {
         const ssize_t sent = ::send(socket_.get(), request_.data(), request_.size(), MSG_NOSIGNAL);

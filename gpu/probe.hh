@@ -14,7 +14,7 @@ namespace torpor::gpu {
 // The status line's number, or 0 when nobody answered in time (probe_time_max unless said otherwise).
 using OnStatus = std::function<void(int status)>;
 
-// Sends GET and reads the status, or POST if `body` is not empty and reads until the answer ends. Destroying it
+// Sends GET, or POST if `body` is not empty, and reads until the answer ends (probe_answer_bytes_max). Destroying it
 // abandons it without calling back. Loop thread only.
 class Probe {
   public:
@@ -23,6 +23,9 @@ class Probe {
     ~Probe();
     Probe(const Probe&) = delete;
     Probe& operator=(const Probe&) = delete;
+
+    // What the answer holds after its head; for OnStatus.
+    std::string body() const;
 
   private:
     void on_ready();

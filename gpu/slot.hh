@@ -5,6 +5,7 @@
 #include "gpu/criu.hh"
 #include "gpu/fair_queue.hh"
 #include "gpu/lease.hh"
+#include "gpu/prompt_keeper.hh"
 #include "gpu/snapshot.hh"
 #include "gpu/state.hh"
 #include "gpu/worker.hh"
@@ -40,6 +41,7 @@ struct PageCheck {
 
 struct Slot {
     const std::string name;
+    const std::shared_ptr<PromptKeeper> prompts;  // null: not kept
 
     // Guarded by the pool's mutex.
     Model model;
@@ -67,6 +69,8 @@ struct Slot {
     std::optional<Snapshot> snapshot;
     std::shared_ptr<PageCheck> page_check;      // of the thaw under way
     Order order = Order::none;
+    bool keep_state = false;                    // of the order: what the process has in memory
+    int64_t state_since_ms = 0;                 // when it was told so
     std::vector<std::function<void(Result<void>)>> observers;  // of the order
     Clock::time_point ready_at{};
     int failures = 0;        // in a row
@@ -79,7 +83,7 @@ struct Slot {
     std::unique_ptr<Timer> dying_timer;  // a process found unreachable
     std::unique_ptr<Timer> log_timer;
 
-    explicit Slot(std::string model_name) : name(std::move(model_name)) {}
+    Slot(std::string model_name, std::shared_ptr<PromptKeeper> keeper) : name(std::move(model_name)), prompts(std::move(keeper)) {}
 };
 
 }  // namespace torpor::gpu

@@ -103,6 +103,10 @@ std::string fact_in(const std::string& fingerprint, std::string_view fact) {
     return {};
 }
 
+bool is_with_state(const Snapshot& snapshot) {
+    return !fact_in(snapshot.fingerprint, "state").empty();
+}
+
 int number_in(const std::string& fingerprint, std::string_view fact) {
     return std::atoi(fact_in(fingerprint, fact).c_str());
 }
@@ -123,7 +127,12 @@ std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<
     std::error_code code;
     if (!fs::is_directory(snapshot.path / "image", code)) return "its folder is gone";
     if (bytes_below(snapshot.path / "image") != snapshot.bytes) return "its files do not have the size they had";
-    std::istringstream lines(snapshot.fingerprint);
+    return why_changed(snapshot.fingerprint, command_line, criu);
+}
+
+std::optional<std::string> why_changed(const std::string& fingerprint, const std::vector<std::string>& command_line,
+                                       const std::string& criu) {
+    std::istringstream lines(fingerprint);
     for (std::string line; std::getline(lines, line);) {
         if (line.starts_with("command ")) {
             if (line != command_text(command_line)) return "the engine's arguments changed";

@@ -37,11 +37,19 @@ std::string take_fingerprint(pid_t pid, const Model& model, const std::vector<st
 std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<std::string>& command_line,
                                     const std::string& criu);
 
+// The same for whatever else a process of this command line has made: which fact of it does not hold any more.
+std::optional<std::string> why_changed(const std::string& fingerprint, const std::vector<std::string>& command_line,
+                                       const std::string& criu);
+
 // What the fingerprint says of this fact: the rest of its line, empty if there is none.
 std::string fact_in(const std::string& fingerprint, std::string_view fact);
 
 // The same for a fact that is a number; 0 if there is none.
 int number_in(const std::string& fingerprint, std::string_view fact);
+
+// Whether it was made to keep the state of a process that had worked (suspend --with-state), and how it says so.
+inline constexpr std::string_view with_state_line = "state kept\n";
+bool is_with_state(const Snapshot& snapshot);
 
 // A command line as one line of text, "command PART PART"; equal texts are equal command lines.
 std::string command_text(const std::vector<std::string>& command_line);

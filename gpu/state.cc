@@ -30,6 +30,7 @@ constexpr std::array moves{
     Move{State::busy, State::failed},
     Move{State::suspending, State::asleep},   // all processes ended, the image is valid
     Move{State::suspending, State::stopped},  // all processes ended, no image
+    Move{State::suspending, State::ready},    // its state was to be kept, and could not be
     Move{State::asleep, State::resuming},     // somebody asks
     Move{State::asleep, State::stopped},      // the image became void or was removed
     Move{State::resuming, State::ready},

@@ -50,7 +50,7 @@ std::chrono::system_clock::time_point began_at(pid_t pid) {
 }  // namespace
 
 Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs,
-                               const Endpoint& known) {
+                               const PromptPlace& prompts, const Endpoint& known) {
     WorkerPlan plan;
     plan.model = model;
     plan.engine = find_engine(model.engine);
@@ -69,6 +69,11 @@ Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const
     }
     plan.endpoint.files = folders.workers() / model.name;
     plan.command_line = plan.engine->command_line(model, plan.endpoint, *program);
+    if (plan.engine->prompt_flags != nullptr && !prompts.folder.empty()) {
+        const auto flags = plan.engine->prompt_flags(model, prompts.folder, prompts.memory_bytes);
+        plan.command_line.insert(plan.command_line.end(), flags.begin(), flags.end());
+        plan.keeps_prompts = !flags.empty();
+    }
     plan.log = folders.logs() / (model.name + ".log");
     give_token(plan, random_token());
     return plan;

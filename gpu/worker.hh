@@ -23,13 +23,20 @@ struct WorkerPlan {
     Endpoint endpoint;
     std::vector<std::string> command_line;  // without the launcher
     std::filesystem::path log;
+    bool keeps_prompts = false;             // gpu/prompt_keeper.hh
     std::string token;                      // in the worker's environment, so that it can be proved to be ours; give_token()
+};
+
+// Where an engine keeps the state of prompts; an empty folder: nowhere.
+struct PromptPlace {
+    std::string folder;
+    uint64_t memory_bytes = 0;  // of the engine's own, beside its slots
 };
 
 // Fails with what keeps the model from being started: no engine, no weights. `known`: where the process listens that
 // the plan is for, if there is one already; an engine that needs a port gets a free one otherwise.
 Result<WorkerPlan> plan_worker(const Model& model, const Folders& folders, const EnginePrograms& programs,
-                               const Endpoint& known = {});
+                               const PromptPlace& prompts, const Endpoint& known = {});
 
 // Its worker carries this token, which is also the key that it asks for, if its engine can be told to ask for one.
 void give_token(WorkerPlan& plan, std::string token);

@@ -40,6 +40,7 @@ std::string describe(const gpu::ModelStatus& status) {
     json.member("pid", status.pid)
         .member("memory_bytes", status.memory_bytes)
         .member("snapshot_bytes", status.snapshot_bytes)
+        .member("prompt_state_bytes", status.prompt_bytes)
         .member("requests", status.requests)
         .member("waiting", status.waiting)
         .member("since_ms", status.since_ms)

@@ -15,6 +15,7 @@ void write_snapshot(JsonWriter& json, const gpu::Pool::SnapshotStatus& status) {
         .member("created_at_ms", status.snapshot.created_at_ms)
         .member("valid", status.why_void.empty())
         .member("reason", status.why_void)
+        .member("with_state", gpu::is_with_state(status.snapshot))
         .member("path", status.snapshot.path.string())
         .end_object();
 }

@@ -1,5 +1,6 @@
 // A model's worker: putting it to sleep, waking it, ending it, and what it wrote.
 #include "daemon/answers.hh"
+#include "daemon/api/body.hh"
 #include "daemon/api/handlers.hh"
 #include "daemon/daemon.hh"
 #include "gpu/limits.hh"
@@ -29,7 +30,14 @@ bool is_forced(const Call& call) {
 }  // namespace
 
 void suspend_model(Call& call, http::Response& response) {
-    answer_status(call, response, call.daemon.pool.suspend(call.parameters[0], is_forced(call)));
+    bool with_state = false;
+    if (!call.body.text.empty()) {
+        auto body = Body::parse(call.body.text, {"with_state"});
+        if (!body) return answer_error(response, body.error());
+        body->truth("with_state", with_state);
+        if (body->error()) return answer_error(response, *body->error());
+    }
+    answer_status(call, response, call.daemon.pool.suspend(call.parameters[0], is_forced(call), with_state));
 }
 
 void stop_model(Call& call, http::Response& response) {

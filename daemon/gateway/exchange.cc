@@ -81,12 +81,32 @@ void Exchange::take_lease(Result<gpu::Lease> lease) {
     outcome_.wake = lease_->wake;
     outcome_.queue_ms = lease_->queue_ms;
     outcome_.wake_ms = lease_->wake_ms;
-    connect_again();
+    find_seat();
+}
+
+// What the worker knows of this conversation already, or once did.
+void Exchange::find_seat() {
+    gpu::PromptKeeper* const prompts = inquiry_.conversation ? lease_->prompts() : nullptr;
+    if (prompts == nullptr) return connect_again();
+    const bool may_choose = inquiry_.wire->wire != gpu::Wire::anthropic_messages;  // engines drop what that wire does not know
+    if (auto seat = prompts->begin(*inquiry_.conversation, may_choose)) {
+        seat_ = std::move(*seat);
+        return connect_again();
+    }
+    if (!is_adopted_) return lease_.reset();  // go_on() asks for it again
+    awaits_seat_ = true;
+    prompts->prepare(*inquiry_.conversation, may_choose, [&relay = shared_.relay, id = id_](gpu::PromptSeatPtr seat) {
+        relay.post(id, [seat = std::move(seat)](Exchange& exchange) {
+            if (!std::exchange(exchange.awaits_seat_, false)) return;
+            exchange.seat_ = seat;
+            exchange.connect_again();
+        });
+    });
 }
 
 // Connects and sends what the worker takes at once.
 void Exchange::connect_again() {
-    if (!lease_ || worker_) return;
+    if (!lease_ || worker_ || awaits_seat_) return;
     moved_ = stage_ == Stage::sending ? moved_ : Clock::now();
     stage_ = Stage::sending;
     auto connected = connect();
@@ -103,7 +123,10 @@ Result<void> Exchange::connect() {
     auto connection = lease_->connections().take(was_kept_);
     if (!connection) return Failure(connection.error());
     worker_ = std::move(*connection);
-    head_ = inquiry_.head + gpu::key_header(lease_->connections().endpoint()) + "\r\n";
+    const std::string choice = choice_of_slot();
+    body_begin_ = choice.empty() ? 0 : inquiry_.body.text.find('{') + 1;
+    head_ = fmt::format("{}{}Content-Length: {}\r\n\r\n{}", inquiry_.head, gpu::key_header(lease_->connections().endpoint()),
+                        choice.size() + inquiry_.body.text.size() - body_begin_, choice);
     parser_ = ResponseParser();
     decoded_.clear();
     sent_ = 0;
@@ -111,10 +134,15 @@ Result<void> Exchange::connect() {
     return {};
 }
 
+// How the body begins instead of with its bracket. It has members, its model for one.
+std::string Exchange::choice_of_slot() const {
+    return seat_ && seat_->slot >= 0 ? fmt::format(R"({{"id_slot":{},)", seat_->slot) : "";
+}
+
 // True when the request is sent whole.
 Result<bool> Exchange::send_more() {
-    const std::string& head = head_;
-    const std::string& body = inquiry_.body.text;
+    const std::string_view head = head_;
+    const std::string_view body = std::string_view(inquiry_.body.text).substr(std::min(body_begin_, inquiry_.body.text.size()));
     while (sent_ < head.size() + body.size()) {
         const size_t of_head = std::min(sent_, head.size());
         const size_t of_body = sent_ - of_head;
@@ -212,12 +240,15 @@ std::optional<Error> Exchange::wrong_type(bool is_stream) const {
 // Brings what was decoded a step further, and ends the exchange when the answer is complete.
 void Exchange::pass_on() {
     const bool is_complete = parser_.is_complete();
-    if (is_complete) let_worker_go(true);
     if (stage_ == Stage::streaming) {
         std::string passed;
         tap_.feed(decoded_, passed);
         decoded_.clear();
-        if (is_complete) tap_.finish(passed);
+        if (is_complete) {
+            tap_.finish(passed);
+            if (seat_) seat_->answered(tap_.usage().all_tokens());
+            let_worker_go(true);
+        }
         add_chunk(passed);
         if (is_complete) return end_stream();
         return flush();
@@ -228,11 +259,14 @@ void Exchange::pass_on() {
     }
     whole_.append(decoded_);
     decoded_.clear();
-    if (is_complete) finish_whole();
+    if (!is_complete) return;
+    if (parser_.status() < 300) read_usage(whole_, outcome_.usage);
+    if (seat_) seat_->answered(outcome_.usage.all_tokens());
+    let_worker_go(true);
+    finish_whole();
 }
 
 void Exchange::finish_whole() {
-    if (parser_.status() < 300) read_usage(whole_, outcome_.usage);
     const std::string type = parser_.content_type().empty() ? "application/json" : parser_.content_type();
     if (stream_has_begun_ || !is_json(type)) {  // it was told to wait, so this must come as an event; or is no error that clients can read
         return fail({parser_.status() < 500 ? Kind::invalid : Kind::engine,
@@ -256,6 +290,8 @@ void Exchange::let_worker_go(bool is_done) {
         }
         worker_.reset();
     }
+    awaits_seat_ = false;
+    seat_.reset();
     lease_.reset();
 }
 

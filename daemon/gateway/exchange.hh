@@ -17,6 +17,7 @@
 #include "daemon/gateway/stream_tap.hh"
 #include "daemon/gateway/wires.hh"
 #include "gpu/pool.hh"
+#include "gpu/prompt_keeper.hh"
 
 #include <chrono>
 #include <functional>
@@ -33,8 +34,9 @@ struct Inquiry {
     std::string path;
     std::string model;      // its own name, also where an alias was asked for, or the adapter's
     std::string principal;
-    std::string head;       // to the worker, but for its key and the blank line
+    std::string head;       // to the worker, but for its key, the body's length and the blank line
     http::Body body;
+    std::optional<gpu::Conversation> conversation;  // that it goes on with, where the state of prompts may be kept
     bool wants_stream = false;
     bool drops_usage = false;  // usage at the stream's end was our wish
     bool is_http_1_0 = false;  // knows no chunks
@@ -95,6 +97,8 @@ class Exchange {
     // To the worker.
     void ask_for_lease();
     void take_lease(Result<gpu::Lease> lease);
+    void find_seat();
+    std::string choice_of_slot() const;
     Result<void> connect();
     Result<bool> send_more();
     void after_sending(Result<bool> sent);
@@ -127,6 +131,8 @@ class Exchange {
     bool is_adopted_ = false;
 
     std::optional<gpu::Lease> lease_;
+    gpu::PromptSeatPtr seat_;     // among the worker's slots; goes before the lease
+    bool awaits_seat_ = false;
     gpu::Pool::Ticket ticket_;
     uint64_t dead_generation_ = 0;
     int tries_ = 1;
@@ -135,8 +141,9 @@ class Exchange {
     bool worker_is_watched_ = false;
     bool was_kept_ = false;       // the connection served another request before
     bool was_replaced_ = false;   // such a one turned out to be dead
-    std::string head_;            // to this worker
-    size_t sent_ = 0;             // of head and body
+    std::string head_;            // to this worker, with what begins the body where that is not as it came
+    size_t body_begin_ = 0;       // of the body as it came
+    size_t sent_ = 0;             // of both
     bool is_sent_ = false;        // all of it
     ResponseParser parser_;
     std::string decoded_;

@@ -3,6 +3,7 @@
 #include "base/json.hh"
 #include "daemon/answers.hh"
 #include "daemon/daemon.hh"
+#include "daemon/gateway/conversation_scan.hh"
 #include "daemon/gateway/limits.hh"
 #include "daemon/gateway/request_scan.hh"
 #include "daemon/gateway/wires.hh"
@@ -56,6 +57,11 @@ Result<void> check_wire(const Chosen& chosen, const WireRow& row) {
     return fail(Kind::invalid, "{} does not speak {}; it speaks {}", chosen.name, gpu::name_of(row.wire), fmt::join(names, ", "));
 }
 
+bool keeps_prompts(const gpu::Model& model) {
+    const gpu::Engine* engine = gpu::find_engine(model.engine);
+    return engine != nullptr && engine->prompt_flags != nullptr && model.adapters.empty();
+}
+
 // A key that may use a model may not use its adapters for that, nor the other way round.
 bool may_use(const Principal& principal, const std::string& name) {
     if (!principal.limits || principal.limits->models.empty()) return true;
@@ -87,9 +93,8 @@ Result<void> add_choice(std::string& body, const RequestScan& scan, const WireRo
     return {};
 }
 
-std::string head_for_engine(const http::Request& request, size_t body_bytes) {
-    return fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{}", request.path, body_bytes,
-                       headers_for_engine(request));
+std::string head_for_engine(const http::Request& request) {
+    return fmt::format("POST {} HTTP/1.1\r\nHost: localhost\r\n{}", request.path, headers_for_engine(request));
 }
 
 }  // namespace
@@ -186,7 +191,8 @@ Result<std::shared_ptr<Inquiry>> make_inquiry(Call& call, const WireRow& row, st
         add_stream_options(call.body.text);
         inquiry->drops_usage = true;
     }
-    inquiry->head = head_for_engine(call.request, call.body.text.size());
+    inquiry->head = head_for_engine(call.request);
+    if (row.has_streams && keeps_prompts(chosen->model)) inquiry->conversation = scan_conversation(call.body.text);
     inquiry->body = std::move(call.body);
     return inquiry;
 }
@@ -290,6 +296,7 @@ void show_metrics(Call& call, http::Response& response) {
     };
     each_model("torpor_model_memory_bytes", "Memory of a model's worker (PSS).", [](const auto& of) { return of.memory_bytes; });
     each_model("torpor_model_snapshot_bytes", "Size of a model's snapshot.", [](const auto& of) { return of.snapshot_bytes; });
+    each_model("torpor_model_prompt_state_bytes", "States of a model's prompts on disk.", [](const auto& of) { return of.prompt_bytes; });
     each_model("torpor_model_requests", "Requests under way.", [](const auto& of) { return of.requests; });
     each_model("torpor_model_waiting", "Requests that wait for the worker.", [](const auto& of) { return of.waiting; });
     gauge("torpor_connections", "Open HTTP connections.",

@@ -16,6 +16,7 @@ inline constexpr size_t piece_bytes = 16 * 1024;                     // read fro
 
 // What a client may ask.
 inline constexpr size_t request_depth_max = 512;                     // of a body's JSON: engines' parsers recurse
+inline constexpr size_t conversation_bytes_max = 8 * 1024 * 1024;    // read for its prompt's state: 2 million tokens, some ms
 
 // What config.toml can change, each with its default.
 struct Limits {

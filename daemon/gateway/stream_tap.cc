@@ -24,6 +24,7 @@ bool take_usage(dom::element place, Usage& usage) {
     if (place["usage"].get(object)) return false;
     bool found = take_number(object, "prompt_tokens", usage.input_tokens);
     found |= take_number(object, "input_tokens", usage.input_tokens);
+    take_number(object, "cache_read_input_tokens", usage.cached_tokens);
     found |= take_number(object, "completion_tokens", usage.output_tokens);
     found |= take_number(object, "output_tokens", usage.output_tokens);
     return found;

@@ -13,6 +13,10 @@ namespace torpor::gateway {
 struct Usage {
     uint64_t input_tokens = 0;
     uint64_t output_tokens = 0;
+    uint64_t cached_tokens = 0;  // of the prompt, beside input_tokens: only Anthropic's wire counts them apart
+
+    // Prompt and answer together, 0 if nothing is known.
+    uint64_t all_tokens() const { return output_tokens == 0 ? 0 : input_tokens + cached_tokens + output_tokens; }
 };
 
 // The usage in one JSON text of any wire, added to what `usage` holds: a later number replaces an earlier one.

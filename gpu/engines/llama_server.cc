@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 
 namespace torpor::gpu {
 
@@ -31,8 +32,9 @@ Result<void> check_adapters(const Model& model) {
 
 Result<void> check(const Model& model) {
     if (model.path.empty()) return fail(Kind::invalid, "path is missing: the .gguf file to serve");
-    // Where it listens, which weights, and the name in its answers.
-    if (auto checked = refuse_own_flags(model, {"--host", "--port", "-m", "--model", "-a", "--alias", "--api-key", "--api-key-file"}); !checked) {
+    // Where it listens, which weights, the name in its answers, where its slots are saved.
+    if (auto checked = refuse_own_flags(model, {"--host", "--port", "-m", "--model", "-a", "--alias", "--api-key", "--api-key-file",
+                                                "--slot-save-path"}); !checked) {
         return checked;
     }
     return check_adapters(model);
@@ -75,8 +77,24 @@ std::vector<std::string> command_line(const Model& model, const Endpoint& endpoi
     return argv;
 }
 
+bool has_flag(const Model& model, std::initializer_list<std::string_view> flags) {
+    return std::ranges::any_of(model.args, [&](const std::string& argument) {
+        return std::ranges::find(flags, std::string_view(argument).substr(0, argument.find('='))) != flags.end();
+    });
+}
+
 bool is_for_embeddings(const Model& model) {
-    return std::ranges::any_of(model.args, [](const std::string& a) { return a == "--embedding" || a == "--embeddings"; });
+    return has_flag(model, {"--embedding", "--embeddings"});
+}
+
+// A slot's state does not tell which adapters it was made with. Where llama-server chooses a slot itself, any prompt whose tenth part is a slot's beginning would do for it; a short question has
+// that much in common with every other, in what the template puts before it, and would push a long conversation out.
+std::vector<std::string> prompt_flags(const Model& model, const std::string& folder, uint64_t memory_bytes) {
+    if (!model.adapters.empty() || is_for_embeddings(model) || has_flag(model, {"--rerank", "--reranking", "--no-cache-prompt", "--no-slots", "--mmproj", "-mm"})) return {};
+    std::vector<std::string> flags{"--slot-save-path", folder};
+    if (!has_flag(model, {"--cache-ram", "-cram"})) flags.insert(flags.end(), {"--cache-ram", std::to_string(memory_bytes >> 20)});
+    if (!has_flag(model, {"--slot-prompt-similarity", "-sps"})) flags.insert(flags.end(), {"--slot-prompt-similarity", "0.5"});
+    return flags;
 }
 
 std::string warm_up_body(const Model& model) {
@@ -95,7 +113,8 @@ const Engine llama_server_engine{
     .same_dice = false,  // it draws a seed for each request
     .path_is_folder = false,
     .model_word = "",
-    .environment = {},
+    // What a slot holds stays there until another prompt needs the slot. (Older versions do not know this, and do so.)
+    .environment = {{"LLAMA_ARG_CACHE_IDLE_SLOTS", "0"}},
     .warm_up_path = "/v1/chat/completions",
     .warm_up_body = warm_up_body,
     .private_file = nullptr,
@@ -105,6 +124,7 @@ const Engine llama_server_engine{
     .command_line = command_line,
     .adapters = {.wires = {Wire::openai_chat, Wire::openai_completions, Wire::openai_responses},
                  .request_members = request_members},
+    .prompt_flags = prompt_flags,
 };
 
 }  // namespace torpor::gpu

@@ -7,6 +7,7 @@ stands in its body as "do" (more of it in bad_answers.py). What happens is told 
 where the test listens.
 """
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ from bad_answers import ANSWERS, EARLY
 
 FOLDER = pathlib.Path(sys.argv[1])
 FOREVER = threading.Event()
+COUNT = itertools.count(1)
 
 
 def script(name):
@@ -80,7 +82,8 @@ def answer(connection, body):
             tell("gone")
             raise
         return False
-    text = json.dumps({"model": body.get("model"), "pid": os.getpid(), "token": body.get("token")})
+    text = json.dumps({"model": body.get("model"), "pid": os.getpid(), "token": body.get("token"),
+                       "count": next(COUNT)})
     if what == "not-http":
         connection.sendall(b"220 mail.example.org ESMTP\r\n\r\n")
     elif what == "too-short":

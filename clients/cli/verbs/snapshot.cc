@@ -16,7 +16,7 @@ void add_snapshot_verbs(CLI::App& app, Context& context) {
                 table.add({std::string(Answer::text(snapshot, "model")), std::string(Answer::text(snapshot, "tier")),
                            format_bytes(static_cast<uint64_t>(Answer::number(snapshot, "bytes"))),
                            ago(Answer::number(snapshot, "created_at_ms")),
-                           valid ? "valid" : fmt::format("void: {}", Answer::text(snapshot, "reason"))});
+                           valid ? (Answer::truth(snapshot, "with_state") ? "valid, with state" : "valid") : fmt::format("void: {}", Answer::text(snapshot, "reason"))});
             }
             table.print();
         });

@@ -39,13 +39,13 @@ void print_workers(simdjson::dom::array models) {
 }
 
 // Asks for the change and says what came of it.
-Result<void> change(Context& context, const std::string& model, const std::string& action, bool forced) {
+Result<void> change(Context& context, const std::string& model, const std::string& action, bool forced, bool with_state) {
     const std::string path = "/api/models/" + escape_path(model);
     auto before = context.client.get(path);
     if (!before) return Failure(before.error());
     Result<Answer> after = [&] {
         Progress progress(fmt::format("{} {} …", action, model));
-        return context.client.post(path + "/" + action + (forced ? "?force=true" : ""));
+        return context.client.post(path + "/" + action + (forced ? "?force=true" : ""), with_state ? R"({"with_state":true})" : "{}");
     }();
     if (!after) return Failure(after.error());
     const int64_t freed = Answer::number(before->root(), "memory_bytes") - Answer::number(after->root(), "memory_bytes");
@@ -58,12 +58,16 @@ Result<void> change(Context& context, const std::string& model, const std::strin
 void add_change(CLI::App& app, Context& context, const std::string& action, const std::string& summary, bool may_force) {
     struct Arguments {
         std::string model;
-        bool forced = false;
+        bool forced = false, with_state = false;
     };
     auto arguments = std::make_shared<Arguments>();
     CLI::App* verb = add_verb(app, context, action, summary, fmt::format("  torpor {} smollm2", action),
-                              [&context, arguments, action] { return change(context, arguments->model, action, arguments->forced); });
+                              [&context, arguments, action] { return change(context, arguments->model, action, arguments->forced, arguments->with_state); });
     verb->add_option(model_argument, arguments->model, "the model's name")->required();
+    if (action == "suspend") {
+        verb->add_flag("--with-state", arguments->with_state,
+                       "the next wake-up has what it has in memory now: an engine whose prompts are not kept anyway gets a new snapshot");
+    }
     if (may_force) verb->add_flag("--force", arguments->forced, "do not wait for requests under way; they end with an error");
 }
 

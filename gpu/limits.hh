@@ -29,6 +29,9 @@ inline constexpr std::chrono::seconds backoff_first{1};              // doubled 
 inline constexpr std::chrono::seconds backoff_max{60};
 inline constexpr std::chrono::seconds crash_is_young{10};            // a worker that dies sooner counts as failing
 
+// Memory.
+inline constexpr std::chrono::seconds room_patience{2};              // then busy workers finish and make room, too
+
 // Ending.
 inline constexpr std::chrono::milliseconds dying_time_max{250};      // from the first reset to the reaping
 inline constexpr std::chrono::seconds term_grace{3};                 // between SIGTERM and SIGKILL

@@ -223,6 +223,7 @@ Result<size_t> Daemon::reload() {
     const size_t count = fresh->models.size();
     auto models = std::make_shared<std::vector<gpu::Model>>(fresh->models);
     const gpu::EnginePrograms fresh_programs = fresh->programs;
+    const uint64_t memory = fresh->memory.value_or(gpu::automatic_memory_budget());
     log::set_level(fresh->log_level);
     {
         std::lock_guard lock(config_mutex);
@@ -238,8 +239,9 @@ Result<size_t> Daemon::reload() {
     }
     auto taken = std::make_shared<std::promise<void>>();
     auto future = taken->get_future();
-    const bool posted = loop.post([this, models, taken, programs = fresh_programs] {
+    const bool posted = loop.post([this, models, taken, memory, programs = fresh_programs] {
         pool.set_programs(programs);
+        pool.set_memory(memory);
         pool.set_models(*models);
         taken->set_value();
     });

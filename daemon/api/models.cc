@@ -37,6 +37,8 @@ std::string describe(const gpu::ModelStatus& status) {
     }
     json.member("pid", status.pid)
         .member("memory_bytes", status.memory_bytes)
+        .member("reserved_bytes", status.reserved_bytes)
+        .member("waits_for_memory", status.waits_for_memory)
         .member("snapshot_bytes", status.snapshot_bytes)
         .member("requests", status.requests)
         .member("waiting", status.waiting)
@@ -75,11 +77,11 @@ struct Addition {
 
 Result<Addition> read_addition(const std::string& text) {
     auto body = Body::parse(text, {"name", "engine", "path", "args", "env", "command", "ready", "wires", "aliases", "idle",
-                                   "pinned", "snapshot", "replace"});
+                                   "pinned", "snapshot", "memory", "replace"});
     if (!body) return Failure(body.error());
     Addition addition;
     gpu::Model& model = addition.model;
-    std::string idle, snapshot;
+    std::string idle, snapshot, memory;
     body->text("name", model.name);
     body->text("engine", model.engine);
     body->text("path", model.path);
@@ -91,6 +93,7 @@ Result<Addition> read_addition(const std::string& text) {
     body->pairs("env", model.env);
     body->text("idle", idle);
     body->text("snapshot", snapshot);
+    body->text("memory", memory);
     body->truth("pinned", model.pinned);
     body->truth("replace", addition.replace);
     if (body->error()) return Failure(*body->error());
@@ -102,6 +105,11 @@ Result<Addition> read_addition(const std::string& text) {
         model.idle = *duration;
     }
     model.snapshot = snapshot != "off";
+    if (!memory.empty()) {
+        auto bytes = parse_bytes(memory);
+        if (!bytes) return Failure(bytes.error());
+        model.memory = *bytes;
+    }
     if (auto checked = gpu::check_model(model); !checked) return Failure(checked.error());
     if (!model.path.empty() && ::access(model.path.c_str(), R_OK) != 0) {
         return fail_errno(Kind::invalid, fmt::format("the model file {} cannot be read", model.path));
@@ -146,6 +154,7 @@ void add_model(Call& call, http::Response& response) {
     auto addition = read_addition(call.body.text);
     if (!addition) return answer_error(response, addition.error());
     if (auto free = check_free(call.daemon, *addition); !free) return answer_error(response, free.error());
+    if (auto fits = call.daemon.pool.check_fits(addition->model); !fits) return answer_error(response, fits.error());
     const auto file = file_of(call.daemon, addition->model.name);
     if (auto written = write_file_atomically(file, gpu::write_model(addition->model), 0600); !written) {
         return answer_error(response, written.error());

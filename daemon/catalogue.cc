@@ -33,6 +33,21 @@ void StoreCatalogue::note_start(const std::string& model, bool thawed) {
     });
 }
 
+std::map<std::string, gpu::Learned> StoreCatalogue::learned() {
+    std::map<std::string, gpu::Learned> all;
+    auto rows = store_.read([](store::Connection& db) { return store::all_models_seen(db); });
+    if (!rows) log::error("cannot read what was learned of models: {}", rows.error().text());
+    if (!rows) return all;
+    for (const store::ModelSeen& row : *rows) all[row.name] = {row.memory_bytes, row.cold_ms, row.thaw_ms};
+    return all;
+}
+
+void StoreCatalogue::put_learned(const std::string& model, const gpu::Learned& learned) {
+    store_.post([model, learned](store::Connection& db) {
+        return store::note_learned(db, model, learned.memory_bytes, learned.cold_ms, learned.thaw_ms, store::now_ms());
+    });
+}
+
 std::vector<gpu::Catalogue::Running> StoreCatalogue::running() {
     std::vector<Running> all;
     auto rows = store_.read([](store::Connection& db) { return store::all_workers(db); });

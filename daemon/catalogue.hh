@@ -14,6 +14,8 @@ class StoreCatalogue final : public gpu::Catalogue {
     std::vector<gpu::Snapshot> snapshots() override;
     void put(const gpu::Snapshot& snapshot) override;
     void remove(const std::string& model) override;
+    std::map<std::string, gpu::Learned> learned() override;
+    void put_learned(const std::string& model, const gpu::Learned& learned) override;
     void note_start(const std::string& model, bool thawed) override;
     std::vector<Running> running() override;
     void put_running(const Running& running) override;

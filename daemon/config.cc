@@ -106,6 +106,16 @@ Result<void> take_time(std::chrono::milliseconds& out, const std::string& text) 
     return {};
 }
 
+Result<void> take_memory(Config& config, const std::string& text) {
+    config.memory.reset();
+    if (text == "auto") return {};
+    auto bytes = parse_bytes(text);
+    if (!bytes) return fail(Kind::invalid, "{}, nor \"auto\"", bytes.error().message);
+    if (*bytes == 0) return fail(Kind::invalid, "0 would serve no model");
+    config.memory = *bytes;
+    return {};
+}
+
 Result<void> take_level(Config& config, const std::string& text) {
     static const std::map<std::string, log::Level> levels{{"debug", log::Level::debug},
                                                           {"info", log::Level::info},
@@ -159,6 +169,7 @@ constexpr std::array keys{
     LIMIT("first_byte", take_time, gateway_limits.first_byte),
     LIMIT("stall", take_time, gateway_limits.stall),
     LIMIT("stream_time", take_time, gateway_limits.stream_time),
+    Key{"pool", "memory", take_memory},
     Key{"pool", "prompt_state", take_prompt_state},
     Key{"log", "level", take_level},
     PROGRAM("llama-server"),

@@ -33,6 +33,7 @@ struct Config {
     gateway::Limits gateway_limits;
     size_t requests_per_model = gpu::requests_per_model_default;
     size_t queue = gpu::queue_max_default;
+    std::optional<uint64_t> memory;  // [pool]; nothing: "auto"
     uint64_t prompt_state_bytes = gpu::prompt_disk_default;  // on disk, over all models; 0: none is kept
     log::Level log_level = log::Level::info;
     gpu::EnginePrograms programs;

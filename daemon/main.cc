@@ -103,6 +103,7 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
                          config->requests_per_model, config->queue, config->prompt_state_bytes});
     if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);
     pool.set_programs(config->programs);
+    pool.set_memory(config->memory.value_or(gpu::automatic_memory_budget()));
     pool.set_models(config->models);
     pool.adopt_workers((*store)->was_unclean());
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 
 namespace torpor::gpu {
 
@@ -30,6 +31,14 @@ inline constexpr size_t probe_answer_bytes_max = 256 * 1024;           // llama-
 inline constexpr std::chrono::seconds backoff_first{1};              // doubled for each failure in a row
 inline constexpr std::chrono::seconds backoff_max{60};
 inline constexpr std::chrono::seconds crash_is_young{10};            // a worker that dies sooner counts as failing
+
+// Memory.
+inline constexpr std::chrono::seconds room_patience{2};              // then busy workers finish and make room, too
+inline constexpr uint64_t engine_bytes_guess = 256'000'000;          // a worker takes this and a fifth more than its weights
+inline constexpr size_t weight_files_max = 10'000;                   // counted for that; a folder of weights has dozens
+inline constexpr std::chrono::seconds memory_measure_gap{1};         // between two looks at one worker
+inline constexpr int64_t thaw_ms_guess = 50;                         // before one was seen, and for each
+inline constexpr uint64_t thaw_bytes_per_ms_guess = 1'000'000;       //   megabyte one more
 
 // Ending.
 inline constexpr std::chrono::milliseconds dying_time_max{250};      // from the first reset to the reaping

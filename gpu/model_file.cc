@@ -16,7 +16,7 @@ namespace torpor::gpu {
 namespace {
 
 const std::vector<std::string> known_keys{"engine", "path",   "args",     "env",   "command", "ready",    "wires", "aliases",
-                                          "idle",   "pinned", "snapshot", "sleep", "gpus",    "defaults", "price", "adapter"};
+                                          "idle",   "pinned", "snapshot", "memory", "sleep", "gpus", "defaults", "price", "adapter"};
 const std::vector<std::string> adapter_keys{"path", "scale"};
 constexpr std::array<std::string_view, 4> keys_without_effect{"sleep", "gpus", "defaults", "price"};
 
@@ -99,6 +99,16 @@ void read_snapshot(Reader& reader, const toml::table& table, Model& model) {
         reader.complain(*table.get("snapshot"), "snapshot must be \"ready\" or \"off\"");
     }
     model.snapshot = snapshot == "ready";
+}
+
+void read_memory(Reader& reader, const toml::table& table, Model& model) {
+    const toml::node* node = table.get("memory");
+    if (node == nullptr) return;
+    std::string text;
+    reader.text("memory", text);
+    auto bytes = parse_bytes(text);
+    if (!bytes || *bytes == 0) return reader.complain(*node, "memory must be a size like \"6GiB\"");
+    model.memory = *bytes;
 }
 
 void read_adapters(Reader& reader, const toml::table& table, const std::string& file, Model& model) {
@@ -195,6 +205,7 @@ Result<Model> parse_model(std::string_view name, std::string_view text, const st
     read_env(reader, table, model);
     read_snapshot(reader, table, model);
     read_adapters(reader, table, file, model);
+    read_memory(reader, table, model);
     if (!reader.error().empty()) return Failure(Error{Kind::invalid, reader.error(), {}});
     if (!folder.empty()) make_absolute(model, folder);
     if (auto checked = check_model(model); !checked) {
@@ -302,6 +313,7 @@ std::string write_model(const Model& model) {
     out += model.idle ? fmt::format("idle = \"{}ms\"\n", model.idle->count()) : "idle = \"never\"\n";
     if (model.pinned) out += "pinned = true\n";
     if (!model.snapshot) out += "snapshot = \"off\"\n";
+    if (model.memory > 0) out += fmt::format("memory = \"{}\"\n", model.memory);
     if (!model.env.empty()) {
         out += "\n[env]\n";
         for (const auto& [name, value] : model.env) out += fmt::format("{} = {}\n", toml_text(name), toml_text(value));

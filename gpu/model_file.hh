@@ -36,6 +36,7 @@ struct Model {
     std::optional<std::chrono::milliseconds> idle = std::chrono::minutes(10);  // nothing: never asleep by itself
     bool pinned = false;                     // never chosen to make room, never asleep by itself
     bool snapshot = true;                    // "ready" or "off"
+    uint64_t memory = 0;                     // what a worker takes, in bytes; 0: guessed, then learned
 
     bool operator==(const Model&) const = default;
 };
@@ -57,5 +58,9 @@ const std::vector<std::string>& model_keys();
 
 // What parse_model checks beyond the text: known engine and wires, names, limits. For models from the API.
 Result<void> check_model(const Model& model);
+
+// What a worker of it takes before one was ever seen, in bytes: what its file says, else by the size of its weights.
+// Looks at those files' sizes.
+uint64_t memory_guess(const Model& model);
 
 }  // namespace torpor::gpu

@@ -20,7 +20,8 @@ int64_t now_ms() {
 
 }  // namespace
 
-Pool::Pool(EventLoop& loop, Options options) : loop_(loop), options_(std::move(options)) {
+Pool::Pool(EventLoop& loop, Options options)
+    : loop_(loop), options_(std::move(options)), room_timer_(std::make_unique<Timer>(loop)) {
     if (options_.prompt_bytes_max == 0) return;
     prompts_ = std::make_unique<PromptStore>(options_.folders.prompts(), options_.prompt_bytes_max);
     prompts_->load();
@@ -31,6 +32,7 @@ Pool::~Pool() = default;
 void Pool::set_models(const std::vector<Model>& models) {
     std::map<std::string, Snapshot> known;
     for (Snapshot& snapshot : options_.catalogue->snapshots()) known[snapshot.model] = std::move(snapshot);
+    const auto learned = options_.catalogue->learned();
     std::vector<SlotPtr> fresh, changed;
     {
         std::lock_guard lock(mutex_);
@@ -52,6 +54,7 @@ void Pool::set_models(const std::vector<Model>& models) {
             auto slot = std::make_shared<Slot>(model.name, prompts_ ? std::make_shared<PromptKeeper>(loop_, *prompts_, model.name) : nullptr);
             slot->model = model;
             slot->since_ms = now_ms();
+            if (const auto lesson = learned.find(model.name); lesson != learned.end()) slot->learned = lesson->second;
             slots_[model.name] = slot;
             fresh.push_back(slot);
         }
@@ -89,7 +92,10 @@ void Pool::set_models(const std::vector<Model>& models) {
         {
             std::lock_guard lock(mutex_);
             slot->retry_at = {};
+            slot->learned = {};  // of another worker than the next
+            slot->memory_peak = 0;
         }
+        options_.catalogue->put_learned(slot->name, {});
         give_order(slot, Order::stop, false, {});
     }
 }
@@ -149,6 +155,7 @@ Failure Pool::unknown_model(std::string_view name, const std::vector<std::string
 }
 
 void Pool::move(Slot& slot, State to) {
+    bool has_ended = false;
     {
         std::lock_guard lock(mutex_);
         if (slot.state == to) return;
@@ -157,6 +164,7 @@ void Pool::move(Slot& slot, State to) {
                        name_of(to));
             return;
         }
+        has_ended = has_process(slot.state) && !has_process(to);
         slot.state = to;
         slot.since_ms = now_ms();
         if (!has_process(to)) {
@@ -164,6 +172,7 @@ void Pool::move(Slot& slot, State to) {
             slot.connections.reset();
         }
     }
+    if (has_ended) leave(slot);
     log::debug("{}: {}", slot.name, name_of(to));
 }
 
@@ -173,6 +182,8 @@ ModelStatus Pool::status_of(const Slot& slot) const {
     status.state = slot.state;
     status.is_frozen = slot.state == State::asleep;
     status.pid = slot.pid;
+    status.reserved_bytes = room_.taken_by(slot.name);
+    status.waits_for_memory = room_.is_in_line(slot.name);
     status.snapshot_bytes = slot.snapshot_bytes;
     if (prompts_) status.prompt_bytes = prompts_->bytes_of(slot.name);
     status.requests = slot.leases;
@@ -232,6 +243,7 @@ void Pool::forget_if_removed(const SlotPtr& slot) {
         std::lock_guard lock(mutex_);
         if (!slot->removed || has_process(slot->state)) return;
         slots_.erase(slot->name);
+        room_.leave_line(slot->name);
     }
     fail_all(slot, Error{Kind::not_found, fmt::format("the model {} was removed", slot->name), {}});
     slot->idle_timer.reset();
@@ -351,6 +363,7 @@ void Pool::shut_down(std::function<void()> done) {
         if (*left > 0 && --*left > 0) return;
         {
             std::lock_guard lock(mutex_);
+            room_timer_.reset();
             for (auto& [name, slot] : slots_) {
                 slot->idle_timer.reset();
                 slot->quiet_timer.reset();

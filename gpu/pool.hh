@@ -13,6 +13,7 @@
 #include "gpu/limits.hh"
 #include "gpu/model_file.hh"
 #include "gpu/prompt_store.hh"
+#include "gpu/room.hh"
 #include "gpu/snapshot.hh"
 #include "gpu/state.hh"
 
@@ -38,6 +39,8 @@ struct ModelStatus {
     bool is_frozen = false;  // asleep in the tier `frozen`
     pid_t pid = 0;
     uint64_t memory_bytes = 0;  // proportional set size of all its processes
+    uint64_t reserved_bytes = 0;     // of the memory budget, for them
+    bool waits_for_memory = false;
     uint64_t snapshot_bytes = 0;
     uint64_t prompt_bytes = 0;  // states of prompts on disk
     size_t requests = 0;
@@ -69,6 +72,21 @@ class Pool {
 
     // Programs named in the configuration, for workers started from now on. Loop thread.
     void set_programs(EnginePrograms programs) { programs_ = std::move(programs); }
+
+    // The memory that all workers may take together; nothing: no limit. Loop thread.
+    void set_memory(std::optional<uint64_t> bytes);
+
+    // Any thread.
+    struct Memory {
+        std::optional<uint64_t> budget;
+        uint64_t taken = 0;
+    };
+    Memory memory() const;
+    // `too_large`, with both numbers, if a worker of this model could never be started. Any thread.
+    Result<void> check_fits(const Model& model) const;
+
+    // Puts the idle worker to sleep whose loss hurts least, since the machine is short of memory. Loop thread.
+    void relieve();
 
     // Makes this the list of models. Workers whose model is gone or changed are drained and stopped.
     // Loop thread.
@@ -164,7 +182,21 @@ class Pool {
     void grant_waiting(const SlotPtr& slot, Wake wake);
     void fail_all(const SlotPtr& slot, const Error& error);
 
+    // pool_room.cc
+    Error does_not_fit(const Model& model, uint64_t bytes, uint64_t most, const std::vector<std::string>& pinned) const;  // mutex_ held
+    uint64_t need_of(const Slot& slot) const;            // mutex_ held
+    Room::Use use_of_memory(const Slot& slot) const;     // mutex_ held
+    std::vector<Room::Occupant> occupants() const;       // mutex_ held; loop thread
+    std::chrono::milliseconds wake_time(const Slot& slot, uint64_t bytes) const;
+    void enter(const SlotPtr& slot);
+    void enter_unasked(Slot& slot);
+    void leave(Slot& slot);
+    void make_room();
+    void measure_memory(const SlotPtr& slot);
+
     // pool_wake.cc
+    void wake(const SlotPtr& slot);
+    void learn(Slot& slot, int64_t Learned::* what, Clock::time_point since);
     void advance(const SlotPtr& slot);
     void start_cold(const SlotPtr& slot);
     void thaw(const SlotPtr& slot);
@@ -196,7 +228,7 @@ class Pool {
     void keep_state(const SlotPtr& slot);
     void end_worker(const SlotPtr& slot);
     void finish_order(const SlotPtr& slot, Result<void> result);
-    bool wants_image(const SlotPtr& slot) const;
+    bool wants_image(const Slot& slot) const;
     void image_when_quiet(const SlotPtr& slot);
     void make_image(const SlotPtr& slot, std::function<void()> dumped, std::function<void()> done);
     void keep_image(const SlotPtr& slot, const std::string& fingerprint, Result<void> result,
@@ -213,6 +245,8 @@ class Pool {
     std::map<std::string, SlotPtr, std::less<>> slots_;          // guarded by mutex_
     std::map<std::string, std::string, std::less<>> aliases_;    // guarded by mutex_; alias or adapter to name
     bool closing_ = false;                                       // guarded by mutex_
+    Room room_;                                                  // guarded by mutex_; changed on the loop only
+    std::unique_ptr<Timer> room_timer_;                          // loop thread
 
     std::function<void()> on_closed_;  // loop thread
 };

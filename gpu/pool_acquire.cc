@@ -43,6 +43,7 @@ std::optional<Result<Lease>> Pool::acquire(const Wish& wish, OnLease later, Tick
         if (closing_) return fail(Kind::unavailable, "torpord is shutting down");
         slot = look_up(wish.model);
         if (!slot) return unknown_model(wish.model);
+        slot->demand.note(Clock::now());
         if (wish.keep_alive && wish.keep_alive != slot->keep_alive) {
             slot->keep_alive = wish.keep_alive;
             slot->needs_care = true;

@@ -110,6 +110,7 @@ Result<void> Pool::adopt(const Catalogue::Running& row, const std::vector<pid_t>
         slot->pid = row.pid;
         ++slot->generation;
     }
+    enter_unasked(*slot);
     slot->worker->await_ready([this, slot](Result<void> ready) {
         if (ready) {
             log::info("{}: its worker of an earlier torpord (pid {}) is taken back", slot->name, slot->worker->pid());

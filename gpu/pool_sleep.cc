@@ -25,6 +25,7 @@ int64_t now_ms() {
 // Looks after a worker that nobody uses just now: orders first, then its image, then its idle time.
 void Pool::care(const SlotPtr& slot) {
     if (!slot->worker || !slot->idle_timer) return;
+    measure_memory(slot);
     if (!slot->log_timer->is_active()) {
         rotate_worker_log(slot->worker->plan().log);
         slot->log_timer->start(worker_log_check, [this, slot] { care(slot); });
@@ -34,13 +35,16 @@ void Pool::care(const SlotPtr& slot) {
         if (slot->state != State::ready) return;
     }
     if (slot->order != Order::none) return obey(slot, false);
-    if (wants_image(slot)) return image_when_quiet(slot);
+    if (wants_image(*slot)) return image_when_quiet(slot);
+    bool waited_for = false;  // by somebody in line for memory
     {
         // From here on no request needs the loop: the idle timer looks at last_used by itself.
         std::lock_guard lock(mutex_);
         const auto idle = idle_of(*slot);
         slot->needs_care = idle && idle->count() == 0;
+        waited_for = room_.has_line();
     }
+    if (waited_for) make_room();
     plan_idle(slot);
 }
 
@@ -145,7 +149,7 @@ void Pool::begin_suspend(const SlotPtr& slot) {
     const auto go_on = [this, slot, image_first, is_same] {
         if (!is_same()) return;
         const bool keeps_state = slot->keep_state && !slot->worker->plan().keeps_prompts;
-        if (!image_first || !(keeps_state || wants_image(slot))) return end_worker(slot);
+        if (!image_first || !(keeps_state || wants_image(*slot))) return end_worker(slot);
         make_image(slot, [] {}, [this, slot, keeps_state, is_same] {
             if (is_same()) keeps_state ? keep_state(slot) : end_worker(slot);
         });
@@ -206,9 +210,9 @@ void Pool::finish_order(const SlotPtr& slot, Result<void> result) {
     forget_if_removed(slot);
 }
 
-bool Pool::wants_image(const SlotPtr& slot) const {
-    return options_.criu.is_offered() && slot->model.snapshot && !slot->snapshot && slot->worker != nullptr &&
-           slot->dump_failures < dump_failures_max;
+bool Pool::wants_image(const Slot& slot) const {
+    return options_.criu.is_offered() && slot.model.snapshot && !slot.snapshot && slot.worker != nullptr &&
+           slot.dump_failures < dump_failures_max;
 }
 
 // The image is made at the first quiet moment, so that those who woke the worker do not wait for it.

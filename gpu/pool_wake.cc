@@ -42,13 +42,31 @@ void Pool::advance(const SlotPtr& slot) {
         case State::busy:
             if (!held) grant_waiting(slot, Wake::warm);
             break;
-        case State::asleep: thaw(slot); break;
+        case State::asleep:
         case State::stopped:
-        case State::failed: start_cold(slot); break;
+        case State::failed: enter(slot); break;
         case State::starting:
         case State::resuming:
         case State::suspending: break;  // what is under way calls again when it is done
     }
+}
+
+// Its memory is reserved.
+void Pool::wake(const SlotPtr& slot) {
+    State state{};
+    {
+        std::lock_guard lock(mutex_);
+        state = slot->state;
+    }
+    if (state == State::asleep) return thaw(slot);
+    if (!has_process(state)) start_cold(slot);
+}
+
+void Pool::learn(Slot& slot, int64_t Learned::* what, Clock::time_point since) {
+    const int64_t now_ms = std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - since).count());
+    std::lock_guard lock(mutex_);
+    int64_t& known = slot.learned.*what;
+    known = known == 0 ? now_ms : (known + now_ms) / 2;
 }
 
 void Pool::start_cold(const SlotPtr& slot) {
@@ -83,6 +101,7 @@ void Pool::start_cold(const SlotPtr& slot) {
             ++slot->cold_starts;
         }
         options_.catalogue->note_start(slot->name, false);
+        learn(*slot, &Learned::cold_ms, start);
         became_ready(slot, Wake::cold);
     });
 }
@@ -308,6 +327,7 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock:
                 ++slot->thaws;
             }
             options_.catalogue->note_start(slot->name, true);
+            learn(*slot, &Learned::thaw_ms, start);
             log::info("{}: thawed (pid {}) in {:.1f} ms, criu {:.1f} ms", slot->name, slot->worker->pid(), ms_since(start), criu_ms);
             became_ready(slot, Wake::thawed);
         };

@@ -6,6 +6,7 @@
 #include "gpu/fair_queue.hh"
 #include "gpu/lease.hh"
 #include "gpu/prompt_keeper.hh"
+#include "gpu/room.hh"
 #include "gpu/snapshot.hh"
 #include "gpu/state.hh"
 #include "gpu/worker.hh"
@@ -18,8 +19,6 @@
 #include <vector>
 
 namespace torpor::gpu {
-
-using Clock = std::chrono::steady_clock;
 
 // One request that waits for a lease. Whoever takes it out of the queue calls `done`, without the pool's mutex.
 struct Waiter {
@@ -55,6 +54,9 @@ struct Slot {
     FairQueue<std::shared_ptr<Waiter>> queue;
     std::optional<std::chrono::milliseconds> keep_alive;  // said by a request, of this process; negative: for ever
     Clock::time_point last_used = Clock::now();
+    Demand demand;
+    uint64_t memory_peak = 0;                   // of this process; 0: not measured yet
+    Learned learned;
     pid_t pid = 0;
     uint64_t snapshot_bytes = 0;
     std::string last_error;
@@ -78,6 +80,8 @@ struct Slot {
     bool is_imaging = false;
     Clock::time_point imaging_since{};
     uint64_t served = 0;     // leases granted to this generation
+    bool is_measuring = false;  // its memory
+    Clock::time_point measured_at{};
     std::unique_ptr<Timer> idle_timer;
     std::unique_ptr<Timer> quiet_timer;
     std::unique_ptr<Timer> dying_timer;  // a process found unreachable

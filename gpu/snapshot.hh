@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -60,6 +61,13 @@ uint64_t bytes_below(const std::filesystem::path& folder);
 // Fsyncs every file of `beside`, writes the fingerprint, and renames it to `place` (replacing what is there).
 Result<void> publish(const std::filesystem::path& beside, const std::filesystem::path& place, const std::string& fingerprint);
 
+// What earlier workers of a model taught about the next; 0: nothing yet.
+struct Learned {
+    uint64_t memory_bytes = 0;  // what one takes at the most
+    int64_t cold_ms = 0;        // until ready
+    int64_t thaw_ms = 0;
+};
+
 // Where the pool keeps its rows; the daemon gives one over its store. Called on the loop's thread.
 class Catalogue {
   public:
@@ -68,6 +76,8 @@ class Catalogue {
     virtual void put(const Snapshot& snapshot) = 0;
     virtual void remove(const std::string& model) = 0;
     virtual void note_start(const std::string& model, bool thawed) = 0;
+    virtual std::map<std::string, Learned> learned() = 0;  // by model
+    virtual void put_learned(const std::string& model, const Learned& learned) = 0;
 
     // Processes that are ours, so that a daemon that finds them after a crash can prove it.
     struct Running {

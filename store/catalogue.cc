@@ -29,7 +29,7 @@ Worker make_worker(const Statement& row) {
 
 ModelSeen make_model_seen(const Statement& row) {
     return {row.text(0), row.integer(1), row.integer(2), static_cast<uint64_t>(row.integer(3)),
-            static_cast<uint64_t>(row.integer(4))};
+            static_cast<uint64_t>(row.integer(4)), static_cast<uint64_t>(row.integer(5)), row.integer(6), row.integer(7)};
 }
 
 }  // namespace
@@ -85,10 +85,18 @@ Result<void> note_start(Connection& connection, std::string_view name, Start sta
         name, at_ms, start == Start::cold ? 1 : 0, start == Start::thawed ? 1 : 0);
 }
 
+Result<void> note_learned(Connection& connection, std::string_view name, uint64_t memory_bytes, int64_t cold_ms, int64_t thaw_ms, int64_t at_ms) {
+    return connection.run(
+        "INSERT INTO model_seen (name, first_seen_at_ms, memory_bytes, cold_ms, thaw_ms) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET memory_bytes = excluded.memory_bytes, cold_ms = excluded.cold_ms, "
+        "thaw_ms = excluded.thaw_ms",
+        name, at_ms, memory_bytes, cold_ms, thaw_ms);
+}
+
 Result<std::vector<ModelSeen>> all_models_seen(Connection& connection) {
     return collect<ModelSeen>(
         connection,
-        "SELECT name, first_seen_at_ms, last_used_at_ms, cold_starts, thaws FROM model_seen ORDER BY name",
+        "SELECT name, first_seen_at_ms, last_used_at_ms, cold_starts, thaws, memory_bytes, cold_ms, thaw_ms FROM model_seen ORDER BY name",
         make_model_seen);
 }
 

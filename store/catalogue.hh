@@ -50,6 +50,9 @@ struct ModelSeen {
     int64_t last_used_at_ms = 0;  // 0: never
     uint64_t cold_starts = 0;
     uint64_t thaws = 0;
+    uint64_t memory_bytes = 0;     // what a worker takes at the most; this and what follows is 0 until it is known
+    int64_t cold_ms = 0;           // from a start until ready
+    int64_t thaw_ms = 0;
 };
 
 enum class Start { cold, thawed };
@@ -57,6 +60,8 @@ enum class Start { cold, thawed };
 // Both add the model if it is new. A use earlier than the one that is known changes nothing.
 Result<void> note_used(Connection& connection, std::string_view name, int64_t at_ms);
 Result<void> note_start(Connection& connection, std::string_view name, Start start, int64_t at_ms);
+// What was learned of it in place of what was known; adds the model if it is new.
+Result<void> note_learned(Connection& connection, std::string_view name, uint64_t memory_bytes, int64_t cold_ms, int64_t thaw_ms, int64_t at_ms);
 Result<std::vector<ModelSeen>> all_models_seen(Connection& connection);  // by name
 
 }  // namespace torpor::store

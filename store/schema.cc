@@ -12,7 +12,7 @@ namespace torpor::store {
 namespace {
 
 // Released entries never change: files out there were made by them.
-constexpr std::array<const char*, 3> versions{
+constexpr std::array<const char*, 4> versions{
     R"(
     CREATE TABLE meta (
         name  TEXT PRIMARY KEY,
@@ -72,6 +72,13 @@ constexpr std::array<const char*, 3> versions{
     ALTER TABLE worker DROP COLUMN engine;
     ALTER TABLE worker ADD COLUMN port    INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE worker ADD COLUMN command TEXT    NOT NULL DEFAULT '';
+    )",
+
+    // What earlier workers taught about the next; 0: nothing yet.
+    R"(
+    ALTER TABLE model_seen ADD COLUMN memory_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE model_seen ADD COLUMN cold_ms      INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE model_seen ADD COLUMN thaw_ms      INTEGER NOT NULL DEFAULT 0;
     )",
 };
 

@@ -58,6 +58,7 @@ Result<void> check_others(const Daemon& daemon, const std::filesystem::path& fil
 Result<void> look_around(Daemon& daemon, Plan& plan) {
     const gpu::Model& model = plan.model;
     if (auto free = check_free(daemon, model); !free) return free;
+    if (auto fits = daemon.pool.check_fits(model); !fits) return fits;
     plan.file = file_of(daemon, model.name);
     if (auto taken = check_others(daemon, plan.file); !taken) return taken;
     if (auto old_text = read_file(plan.file, gpu::model_file_bytes_max)) plan.old_text = std::move(*old_text);
@@ -70,7 +71,7 @@ Result<void> look_around(Daemon& daemon, Plan& plan) {
         std::lock_guard lock(daemon.config_mutex);
         programs = daemon.config.programs;
     }
-    auto worker = gpu::plan_worker(model, daemon.folders, programs);
+    auto worker = gpu::plan_worker(model, daemon.folders, programs, {});
     if (!worker) return Failure(worker.error());
     plan.worker = std::move(*worker);
     return {};

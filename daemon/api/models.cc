@@ -39,6 +39,8 @@ std::string describe(const gpu::ModelStatus& status) {
     }
     json.member("pid", status.pid)
         .member("memory_bytes", status.memory_bytes)
+        .member("reserved_bytes", status.reserved_bytes)
+        .member("waits_for_memory", status.waits_for_memory)
         .member("snapshot_bytes", status.snapshot_bytes)
         .member("prompt_state_bytes", status.prompt_bytes)
         .member("requests", status.requests)
@@ -78,11 +80,11 @@ struct Addition {
 
 Result<Addition> read_addition(const std::string& text) {
     auto body = Body::parse(text, {"name", "engine", "path", "args", "env", "command", "ready", "wires", "aliases", "idle",
-                                   "pinned", "snapshot", "adapter", "replace"});
+                                   "pinned", "snapshot", "memory", "adapter", "replace"});
     if (!body) return Failure(body.error());
     Addition addition;
     gpu::Model& model = addition.model;
-    std::string idle, snapshot;
+    std::string idle, snapshot, memory;
     body->text("name", model.name);
     body->text("engine", model.engine);
     body->text("path", model.path);
@@ -101,6 +103,7 @@ Result<Addition> read_addition(const std::string& text) {
     std::ranges::sort(model.adapters, {}, &gpu::Adapter::name);
     body->text("idle", idle);
     body->text("snapshot", snapshot);
+    body->text("memory", memory);
     body->truth("pinned", model.pinned);
     body->truth("replace", addition.replace);
     if (body->error()) return Failure(*body->error());
@@ -112,6 +115,11 @@ Result<Addition> read_addition(const std::string& text) {
         model.idle = *duration;
     }
     model.snapshot = snapshot != "off";
+    if (!memory.empty()) {
+        auto bytes = parse_bytes(memory);
+        if (!bytes) return Failure(bytes.error());
+        model.memory = *bytes;
+    }
     if (auto checked = gpu::check_model(model); !checked) return Failure(checked.error());
     if (auto checked = gpu::check_files(model); !checked) return Failure(checked.error());
     return addition;
@@ -164,6 +172,7 @@ void add_model(Call& call, http::Response& response) {
     if (!addition) return answer_error(response, addition.error());
     if (auto new_one = check_replaced(call.daemon, *addition); !new_one) return answer_error(response, new_one.error());
     if (auto free = check_free(call.daemon, addition->model); !free) return answer_error(response, free.error());
+    if (auto fits = call.daemon.pool.check_fits(addition->model); !fits) return answer_error(response, fits.error());
     const auto file = file_of(call.daemon, addition->model.name);
     if (auto written = write_file_atomically(file, gpu::write_model(addition->model), 0600); !written) {
         return answer_error(response, written.error());

@@ -1,6 +1,7 @@
 // The daemon itself: is it there, is it well, reload, shut down.
 #include "base/json.hh"
 #include "base/open_files.hh"
+#include "base/text.hh"
 #include "daemon/answers.hh"
 #include "daemon/certificate.hh"
 #include "daemon/api/handlers.hh"
@@ -109,6 +110,9 @@ void doctor(Call& call, http::Response& response) {
                criu.is_offered() ? "idle workers are frozen with " + criu.program
                                  : criu.why_not + "; idle workers are stopped instead",
                criu.grant);
+    const gpu::Pool::Memory memory = daemon.pool.memory();
+    checks.add("memory", !memory.budget || memory.taken <= *memory.budget,
+               fmt::format("workers have {} of {}", format_bytes(memory.taken), memory.budget ? format_bytes(*memory.budget) : "all there is"));
     checks.add("tcp", daemon.tcp_is_well, daemon.tcp_state);
     std::unique_lock lock(daemon.config_mutex);
     if (daemon.certificate) {

@@ -4,7 +4,9 @@
 
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <set>
 #include <sstream>
@@ -45,6 +47,15 @@ std::string cpu_line() {
         return fmt::format("cpu {} {:016x}", model, std::hash<std::string>{}(flags));
     }();
     return line;
+}
+
+int64_t clock_s() {
+    return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// CRIU does it with a time namespace (time_namespaces(7)), as root only.
+bool can_set_clocks() {
+    return ::geteuid() == 0 && ::access("/proc/self/ns/time", F_OK) == 0;
 }
 
 std::set<std::string> mapped_files(pid_t pid) {
@@ -91,9 +102,17 @@ int number_in(const std::string& fingerprint, std::string_view fact) {
 
 std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_line, const std::string& criu) {
     std::string text = command_text(command_line) + "\n" + kernel_line() + "\n" + cpu_line() + "\n";
+    text += fmt::format("clock {}\n", clock_s());
     text += "criu " + file_line(criu) + "\n";
     for (const std::string& file : mapped_files(pid)) text += file_line(file) + "\n";
     return text;
+}
+
+std::optional<std::string> why_clock_unfit(const std::string& fingerprint, int64_t now_s) {
+    const std::string then_s = fact_in(fingerprint, "clock");
+    if (then_s.empty() || std::atoll(then_s.c_str()) <= now_s) return {};
+    return "the machine was started anew, and here a process cannot be given the clock that it had (that needs root and a kernel "
+           "with time namespaces)";
 }
 
 std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<std::string>& command_line,
@@ -118,7 +137,7 @@ std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<
             }
         }
     }
-    return {};
+    return can_set_clocks() ? std::nullopt : why_clock_unfit(snapshot.fingerprint, clock_s());
 }
 
 uint64_t bytes_below(const fs::path& folder) {

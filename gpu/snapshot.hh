@@ -36,6 +36,11 @@ std::string take_fingerprint(pid_t pid, const std::vector<std::string>& command_
 std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<std::string>& command_line,
                                     const std::string& criu);
 
+// Why timers of a process with this fingerprint would stand still where CLOCK_MONOTONIC is at `now_s`: it was further on
+// when the image was made, before the machine was started anew. CRIU gives the process its clock back, so this counts
+// only where it cannot; why_void() looks.
+std::optional<std::string> why_clock_unfit(const std::string& fingerprint, int64_t now_s);
+
 // What the fingerprint says of this fact: the rest of its line, empty if there is none.
 std::string fact_in(const std::string& fingerprint, std::string_view fact);
 

@@ -66,6 +66,7 @@ class Torpord:
         pathlib.Path(self.folder, "config.toml").write_text(config or f'[http]\ntcp = "127.0.0.1:{self.port}"\n' + more)
         self.process = None
         self.variables = {}  # for its environment, over the usual ones; None: not set
+        self.through = []  # what becomes torpord: a program and its arguments
 
     def environment(self):
         variables = dict(os.environ, TORPOR_DIR=self.folder, TORPOR_DATA=str(DATA)) | self.variables
@@ -74,7 +75,7 @@ class Torpord:
     def start(self):
         """Starts it and waits until it says that it is ready; returns what it said."""
         reader, writer = os.pipe()
-        self.process = subprocess.Popen([BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=self.environment(),
+        self.process = subprocess.Popen([*self.through, BUILD / "daemon/torpord", "--ready-fd", str(writer)], env=self.environment(),
                                         pass_fds=[writer], stdin=subprocess.DEVNULL)
         os.close(writer)
         with os.fdopen(reader) as said:

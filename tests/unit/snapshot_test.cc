@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 
 using namespace torpor;
@@ -123,4 +124,15 @@ TEST_CASE("an image is published whole, private, and in the place of an older on
         REQUIRE(::stat(entry.path().c_str(), &info) == 0);
         CHECK_MESSAGE((info.st_mode & 0077) == 0, entry.path().string());
     }
+}
+
+TEST_CASE("a clock that is behind the one of the image is unfit, one that is ahead is not") {
+    const Frozen frozen;
+    const int64_t then_s = std::atoll(gpu::fact_in(frozen.snapshot.fingerprint, "clock").c_str());
+    REQUIRE(then_s > 0);
+    constexpr int64_t days_30 = 30 * 24 * 3600;
+    CHECK(!gpu::why_clock_unfit(frozen.snapshot.fingerprint, then_s));
+    CHECK(!gpu::why_clock_unfit(frozen.snapshot.fingerprint, then_s + days_30));
+    CHECK(gpu::why_clock_unfit(frozen.snapshot.fingerprint, then_s - days_30).value_or("").starts_with("the machine was started anew"));
+    CHECK(!gpu::why_clock_unfit("pid 4711\ntoken 5f0c\n", 0));  // an older one, which does not say
 }

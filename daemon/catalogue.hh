@@ -15,6 +15,7 @@ class StoreCatalogue final : public gpu::Catalogue {
     void put(const gpu::Snapshot& snapshot) override;
     void remove(const std::string& model) override;
     void note_start(const std::string& model, bool thawed) override;
+    std::vector<History> histories() override;
     std::vector<Running> running() override;
     void put_running(const Running& running) override;
     void remove_running(const std::string& model) override;

@@ -117,6 +117,16 @@ Result<void> take_level(Config& config, const std::string& text) {
     return {};
 }
 
+Result<void> take_disk(Config& config, const std::string& text) {
+    config.disk_budget.reset();
+    if (text == "auto") return {};
+    auto bytes = parse_bytes(text);
+    if (!bytes) return fail(Kind::invalid, "{}, nor \"auto\"", bytes.error().message);
+    if (*bytes == 0) return fail(Kind::invalid, "0 would keep no snapshot; say snapshot = \"off\" in the models' files for that");
+    config.disk_budget = *bytes;
+    return {};
+}
+
 Result<void> take_llama_server(Config& config, const std::string& text) {
     config.programs["llama-server"] = text;
     return {};
@@ -148,6 +158,7 @@ constexpr std::array keys{
     LIMIT("first_byte", take_time, gateway_limits.first_byte),
     LIMIT("stall", take_time, gateway_limits.stall),
     LIMIT("stream_time", take_time, gateway_limits.stream_time),
+    Key{"pool", "disk", take_disk},
     Key{"log", "level", take_level},
     Key{"engines", "llama-server", take_llama_server},
 };

@@ -33,6 +33,7 @@ struct Config {
     gateway::Limits gateway_limits;
     size_t requests_per_model = gpu::requests_per_model_default;
     size_t queue = gpu::queue_max_default;
+    std::optional<uint64_t> disk_budget;  // of all snapshots; nothing: what leaves enough of the disk free
     log::Level log_level = log::Level::info;
     gpu::EnginePrograms programs;
     std::vector<gpu::Model> models;

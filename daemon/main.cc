@@ -61,8 +61,8 @@ void tell_starter(Fd& starter, std::string_view text) {
 }
 
 Result<void> make_folders(const Folders& folders) {
-    for (const auto& folder : {folders.config, folders.state, folders.cache, folders.runtime, folders.models(), folders.logs(),
-                               folders.snapshots(), folders.workers()}) {
+    for (const auto& folder : {folders.config, folders.state, folders.runtime, folders.models(), folders.logs(),
+                               folders.workers()}) {
         if (auto made = make_private_folder(folder); !made) return made;
     }
     return {};
@@ -99,10 +99,15 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     if (!hook) return Failure(hook.error());
     gpu::CriuTool criu = gpu::find_criu(folders->data, folders->state / "criu-check");
     criu.hook = *hook;
+    if (auto folder = gpu::check_image_folder(folders->cache, folders->snapshots()); !folder) {
+        criu.why_not = folder.error().text();
+        criu.is_folder_ours = false;
+    }
     gpu::Pool pool(loop, {*folders, *launcher, std::move(criu), &catalogue,
                          config->requests_per_model, config->queue});
     if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);
     pool.set_programs(config->programs);
+    pool.set_disk_budget(config->disk_budget);
     pool.set_models(config->models);
     pool.adopt_workers((*store)->was_unclean());
 

@@ -223,6 +223,7 @@ Result<size_t> Daemon::reload() {
     const size_t count = fresh->models.size();
     auto models = std::make_shared<std::vector<gpu::Model>>(fresh->models);
     const gpu::EnginePrograms fresh_programs = fresh->programs;
+    const auto disk_budget = fresh->disk_budget;
     log::set_level(fresh->log_level);
     {
         std::lock_guard lock(config_mutex);
@@ -238,8 +239,9 @@ Result<size_t> Daemon::reload() {
     }
     auto taken = std::make_shared<std::promise<void>>();
     auto future = taken->get_future();
-    const bool posted = loop.post([this, models, taken, programs = fresh_programs] {
+    const bool posted = loop.post([this, models, taken, programs = fresh_programs, disk_budget] {
         pool.set_programs(programs);
+        pool.set_disk_budget(disk_budget);
         pool.set_models(*models);
         taken->set_value();
     });

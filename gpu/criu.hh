@@ -16,6 +16,7 @@ struct CriuTool {
     std::string program;      // empty: not to be had
     std::string hook;         // torpor-criu-hook
     std::string why_not;      // one line for people when the tier is not offered
+    bool is_folder_ours = true;  // that of the images; else what lies in it is neither trusted nor touched
     bool is_offered() const { return why_not.empty(); }
 };
 

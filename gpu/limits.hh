@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 
 namespace torpor::gpu {
 
@@ -43,6 +44,13 @@ inline constexpr std::chrono::minutes restore_time_max{2};
 inline constexpr std::chrono::seconds check_time_max{10};
 inline constexpr int dump_failures_max = 2;                          // then a model is not imaged until reload
 inline constexpr std::chrono::milliseconds quiet_before_image{20};   // no request for this long, then image
+
+// The disk. With no budget said, images leave a tenth of the file system free, but on a large one no more than this.
+inline constexpr uint64_t disk_left_share = 10;
+inline constexpr uint64_t disk_left_max = 20'000'000'000;
+// An image that came out larger than the memory it was made of said, or a quota that no number shows: the next try
+// waits for so much more room than there was.
+inline constexpr uint64_t disk_more_min = 4 * 1024 * 1024;
 
 // Connections to one worker that are kept open between requests.
 inline constexpr size_t kept_connections_max = 64;

@@ -26,6 +26,8 @@ Pool::~Pool() = default;
 void Pool::set_models(const std::vector<Model>& models) {
     std::map<std::string, Snapshot> known;
     for (Snapshot& snapshot : options_.catalogue->snapshots()) known[snapshot.model] = std::move(snapshot);
+    unclaimed_ = known;
+    for (const Model& model : models) unclaimed_.erase(model.name);
     std::vector<SlotPtr> fresh, changed;
     {
         std::lock_guard lock(mutex_);
@@ -50,11 +52,13 @@ void Pool::set_models(const std::vector<Model>& models) {
             fresh.push_back(slot);
         }
         for (auto& [name, slot] : before) {
+            unclaimed_.erase(name);
             slot->removed = true;
             slots_[name] = slot;  // until it is drained and ended
             changed.push_back(slot);
         }
     }
+    take_histories(fresh);
     for (const SlotPtr& slot : fresh) {
         slot->idle_timer = std::make_unique<Timer>(loop_);
         slot->quiet_timer = std::make_unique<Timer>(loop_);
@@ -63,6 +67,7 @@ void Pool::set_models(const std::vector<Model>& models) {
         const auto found = known.find(slot->name);
         if (found == known.end()) continue;
         slot->snapshot = found->second;
+        slot->cold_ms = number_in(slot->snapshot->fingerprint, "cold_ms");
         const auto plan = plan_for_snapshot(*slot);
         const auto reason = !options_.criu.is_offered() ? std::optional(options_.criu.why_not)
                             : !plan                     ? std::optional(plan.error().message)
@@ -86,6 +91,7 @@ void Pool::set_models(const std::vector<Model>& models) {
         }
         give_order(slot, Order::stop, false, {});
     }
+    hold_to_budget();
 }
 
 std::filesystem::path Pool::image_beside(const Slot& slot) const {
@@ -157,6 +163,7 @@ ModelStatus Pool::status_of(const Slot& slot) const {
     status.is_frozen = slot.state == State::asleep;
     status.pid = slot.pid;
     status.snapshot_bytes = slot.snapshot_bytes;
+    if (slot.no_image) status.no_snapshot = slot.no_image->why;
     status.requests = slot.leases;
     status.waiting = slot.queue.size();
     status.since_ms = slot.since_ms;
@@ -258,6 +265,11 @@ Result<void> Pool::stop(std::string_view model, bool force) {
 Result<uint64_t> Pool::remove_snapshot(std::string_view model) {
     auto bytes = std::make_shared<uint64_t>(0);
     auto removed = run_on_loop([this, name = std::string(model), bytes](auto done) {
+        if (const auto left = unclaimed_.find(name); left != unclaimed_.end()) {
+            *bytes = left->second.bytes;
+            drop_unclaimed(name);
+            return done({});
+        }
         std::unique_lock lock(mutex_);
         const SlotPtr slot = look_up(name);
         if (!slot) return done(unknown_model(name));
@@ -277,12 +289,7 @@ Result<uint64_t> Pool::remove_snapshot(std::string_view model) {
 std::vector<Pool::SnapshotStatus> Pool::snapshots() {
     auto all = std::make_shared<std::vector<SnapshotStatus>>();
     (void)run_on_loop([this, all](auto done) {
-        std::vector<SlotPtr> slots;
-        {
-            std::lock_guard lock(mutex_);
-            for (const auto& [name, slot] : slots_) slots.push_back(slot);
-        }
-        for (const SlotPtr& slot : slots) {
+        for (const SlotPtr& slot : all_slots()) {
             if (!slot->snapshot) continue;
             SnapshotStatus status{*slot->snapshot, options_.criu.why_not};
             if (options_.criu.is_offered()) {
@@ -292,6 +299,7 @@ std::vector<Pool::SnapshotStatus> Pool::snapshots() {
             }
             all->push_back(std::move(status));
         }
+        for (const auto& [model, snapshot] : unclaimed_) all->push_back({snapshot, "there is no model of this name"});
         done({});
     });
     return *all;

@@ -29,6 +29,7 @@ namespace torpor::gpu {
 
 struct Waiter;
 struct WorkerPlan;
+struct NoImage;
 enum class Order;
 
 struct ModelStatus {
@@ -38,6 +39,7 @@ struct ModelStatus {
     pid_t pid = 0;
     uint64_t memory_bytes = 0;  // proportional set size of all its processes
     uint64_t snapshot_bytes = 0;
+    std::string no_snapshot;  // why there is none, where it is for want of room
     size_t requests = 0;
     size_t waiting = 0;
     int64_t since_ms = 0;
@@ -65,6 +67,10 @@ class Pool {
 
     // Programs named in the configuration, for workers started from now on. Loop thread.
     void set_programs(EnginePrograms programs) { programs_ = std::move(programs); }
+
+    // What all images together may take; nothing: what leaves enough of the disk free. Takes effect with the next
+    // set_models(). Loop thread.
+    void set_disk_budget(std::optional<uint64_t> bytes) { disk_budget_ = bytes; }
 
     // Makes this the list of models. Workers whose model is gone or changed are drained and stopped.
     // Loop thread.
@@ -113,6 +119,14 @@ class Pool {
         std::string why_void;  // empty: valid
     };
     std::vector<SnapshotStatus> snapshots();
+
+    struct DiskUse {
+        uint64_t used = 0, budget = 0, free = 0;
+        uint64_t needed_max = 0;  // by the largest image, also one that is not there for want of room
+        bool is_budget_said = false;
+    };
+    // Any thread but the loop's.
+    DiskUse disk_use();
 
     // Reads the whole image and compares its checksums: why it could not be thawed, or empty. Blocks as long as the
     // disk takes; any thread but the loop's.
@@ -175,6 +189,22 @@ class Pool {
     void unhold(const SlotPtr& slot);
     void check_alive(const SlotPtr& slot);
 
+    // pool_disk.cc
+    bool can_thaw(const Slot& slot) const;
+    std::vector<SlotPtr> all_slots() const;
+    uint64_t images_bytes() const;
+    void take_histories(const std::vector<SlotPtr>& fresh);
+    void note_start(const SlotPtr& slot, bool thawed, double ms);
+    bool make_room(const SlotPtr& newcomer, uint64_t needed, uint64_t limit);
+    void evict(const SlotPtr& slot, const SlotPtr& newcomer);
+    void drop_unclaimed(const std::string& model);
+    void hold_to_budget();
+    bool has_room_to_dump(const SlotPtr& slot);
+    bool has_room_to_keep(const SlotPtr& slot, uint64_t bytes);
+    bool lacks_room(const SlotPtr& slot, const Error& error);
+    bool has_room_come(const Slot& slot) const;
+    void set_no_image(const SlotPtr& slot, std::optional<NoImage> no_image);
+
     // pool_sleep.cc
     void care(const SlotPtr& slot);
     std::optional<std::chrono::milliseconds> idle_of(const Slot& slot) const;  // mutex_ held
@@ -196,7 +226,9 @@ class Pool {
 
     EventLoop& loop_;
     const Options options_;
-    EnginePrograms programs_;  // loop thread
+    EnginePrograms programs_;               // loop thread
+    std::optional<uint64_t> disk_budget_;   // loop thread
+    std::map<std::string, Snapshot> unclaimed_;  // loop thread; of models that are not configured (any more)
 
     mutable std::mutex mutex_;
     std::map<std::string, SlotPtr, std::less<>> slots_;          // guarded by mutex_

@@ -52,6 +52,7 @@ void Pool::advance(const SlotPtr& slot) {
 }
 
 void Pool::start_cold(const SlotPtr& slot) {
+    if (slot->no_image && slot->no_image->until == NoImage::Until::start) set_no_image(slot, {});
     auto plan = plan_worker(slot->model, options_.folders, programs_);
     move(*slot, State::starting);
     if (!plan) return start_failed(slot, plan.error());
@@ -78,11 +79,7 @@ void Pool::start_cold(const SlotPtr& slot) {
             return;
         }
         log::info("{}: ready after {:.0f} ms (cold)", slot->name, ms_since(start));
-        {
-            std::lock_guard lock(mutex_);
-            ++slot->cold_starts;
-        }
-        options_.catalogue->note_start(slot->name, false);
+        note_start(slot, false, ms_since(start));
         became_ready(slot, Wake::cold);
     });
 }
@@ -140,12 +137,13 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
     give_up_quiet(slot);
     slot->log_timer->cancel();
     if (state != State::resuming) slot->page_check.reset();
-    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");  // it had no time to do that itself
+    if (can_thaw(*slot)) remove_shared_files(slot->snapshot->path / "image");  // it had no time to do that itself
+    remove_shared_files(std::exchange(slot->shared_files, {}));
     options_.catalogue->remove_running(slot->name);
     // The worker's own callback is on the stack: let it go after this.
     loop_.post([gone = std::shared_ptr<Worker>(std::move(slot->worker))] {});
 
-    const State to = slot->snapshot ? State::asleep : State::stopped;
+    const State to = can_thaw(*slot) ? State::asleep : State::stopped;
     if (state == State::suspending) {
         move(*slot, to);
         finish_order(slot, {});
@@ -301,11 +299,7 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock:
         const auto serve = [this, slot, start, criu_ms] {
             slot->page_check.reset();
             if (is_given_up(slot)) return;  // its end is under way
-            {
-                std::lock_guard lock(mutex_);
-                ++slot->thaws;
-            }
-            options_.catalogue->note_start(slot->name, true);
+            note_start(slot, true, ms_since(start));
             log::info("{}: thawed (pid {}) in {:.1f} ms, criu {:.1f} ms", slot->name, slot->worker->pid(), ms_since(start), criu_ms);
             became_ready(slot, Wake::thawed);
         };

@@ -57,7 +57,9 @@ Result<void> copy_shared(const fs::path& from, const fs::path& to) {
     return {};
 }
 
-std::vector<std::string> names_in(const fs::path& image) {
+}  // namespace
+
+std::vector<std::string> shared_files_in(const fs::path& image) {
     std::vector<std::string> names;
     std::error_code code;
     for (fs::directory_iterator at(image, code), end; !code && at != end; at.increment(code)) {
@@ -66,8 +68,6 @@ std::vector<std::string> names_in(const fs::path& image) {
     }
     return names;
 }
-
-}  // namespace
 
 Result<void> keep_shared_files(pid_t leader, const fs::path& image) {
     const std::set<FileId> ids = files_of(process_tree(leader));
@@ -83,7 +83,7 @@ Result<void> keep_shared_files(pid_t leader, const fs::path& image) {
 
 Result<void> lay_out_shared_files(const fs::path& image) {
     std::vector<fs::path> laid_out;
-    for (const std::string& name : names_in(image)) {
+    for (const std::string& name : shared_files_in(image)) {
         if (auto copied = copy_shared(image / (std::string(prefix) + name), shared_folder / name); !copied) {
             for (const fs::path& file : laid_out) ::unlink(file.c_str());
             return copied;
@@ -94,7 +94,10 @@ Result<void> lay_out_shared_files(const fs::path& image) {
 }
 
 void remove_shared_files(const fs::path& image) {
-    const auto names = names_in(image);
+    remove_shared_files(shared_files_in(image));
+}
+
+void remove_shared_files(const std::vector<std::string>& names) {
     if (names.empty()) return;
     const std::set<FileId> in_use = files_of(all_processes());
     for (const std::string& name : names) {

@@ -11,6 +11,8 @@
 #include <sys/types.h>
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 namespace torpor::gpu {
 
@@ -20,8 +22,12 @@ Result<void> keep_shared_files(pid_t leader, const std::filesystem::path& image)
 // Puts them back; fails with `conflict`, and leaves nothing behind, where a file of that name is there already.
 Result<void> lay_out_shared_files(const std::filesystem::path& image);
 
+// Their names.
+std::vector<std::string> shared_files_in(const std::filesystem::path& image);
+
 // Removes what was laid out, or what the engine that was imaged left behind when it was killed; not what some process
 // has in use. Looks at all processes if there is anything to remove: milliseconds.
 void remove_shared_files(const std::filesystem::path& image);
+void remove_shared_files(const std::vector<std::string>& names);
 
 }  // namespace torpor::gpu

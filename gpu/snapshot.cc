@@ -140,6 +140,26 @@ std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<
     return can_set_clocks() ? std::nullopt : why_clock_unfit(snapshot.fingerprint, clock_s());
 }
 
+Result<void> check_image_folder(const fs::path& cache, const fs::path& folder) {
+    for (const fs::path& each : {cache, folder}) {
+        struct stat info{};
+        const bool is_there = ::lstat(each.c_str(), &info) == 0;
+        if (is_there && S_ISLNK(info.st_mode)) {
+            return fail(Kind::refused, "{} is a symbolic link; put a folder of your own there, or set XDG_CACHE_HOME to where it is", each.string());
+        }
+        // Not mended but refused: who could enter may have put something there, or read it.
+        if (is_there && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & 0077) != 0) {
+            return fail(Kind::refused, "{} can be entered by others; look what is in it, remove what is not yours, then chmod 700 it and "
+                                       "torpor daemon restart", each.string());
+        }
+        if (auto made = make_private_folder(each); !made) return made;
+    }
+    if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+        return fail_errno(Kind::refused, fmt::format("{} cannot be written; mend that, then torpor daemon restart", folder.string()));
+    }
+    return {};
+}
+
 uint64_t bytes_below(const fs::path& folder) {
     uint64_t sum = 0;
     std::error_code code;

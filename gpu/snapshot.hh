@@ -50,6 +50,11 @@ int number_in(const std::string& fingerprint, std::string_view fact);
 // A command line as one line of text, "command PART PART"; equal texts are equal command lines.
 std::string command_text(const std::vector<std::string>& command_line);
 
+// Whether images may lie in `folder`, which is made if it is not there, below `cache`: what is in an image runs with our
+// rights, and holds what was said. Fails with `refused`, saying what to do, for a symbolic link, another user's folder,
+// one that others may enter, and one that cannot be written.
+Result<void> check_image_folder(const std::filesystem::path& cache, const std::filesystem::path& folder);
+
 // Sum of the files' sizes.
 uint64_t bytes_below(const std::filesystem::path& folder);
 
@@ -64,6 +69,15 @@ class Catalogue {
     virtual void put(const Snapshot& snapshot) = 0;
     virtual void remove(const std::string& model) = 0;
     virtual void note_start(const std::string& model, bool thawed) = 0;
+
+    // What is known of a model's starts, cold and thawed, of all daemons. Times by the wall clock.
+    struct History {
+        std::string model;
+        uint64_t starts = 0;
+        int64_t first_at_ms = 0;
+        int64_t last_at_ms = 0;  // 0: not known
+    };
+    virtual std::vector<History> histories() = 0;
 
     // Processes that are ours, so that a daemon that finds them after a crash can prove it.
     struct Running {

@@ -38,6 +38,7 @@ std::string describe(const gpu::ModelStatus& status) {
     json.member("pid", status.pid)
         .member("memory_bytes", status.memory_bytes)
         .member("snapshot_bytes", status.snapshot_bytes)
+        .member("no_snapshot", status.no_snapshot)
         .member("requests", status.requests)
         .member("waiting", status.waiting)
         .member("since_ms", status.since_ms)

@@ -1,6 +1,7 @@
 // The daemon itself: is it there, is it well, reload, shut down.
 #include "base/json.hh"
 #include "base/open_files.hh"
+#include "base/text.hh"
 #include "daemon/answers.hh"
 #include "daemon/certificate.hh"
 #include "daemon/api/handlers.hh"
@@ -72,6 +73,21 @@ void check_folders(const Folders& folders, Checks& checks) {
                            static_cast<double>(space.available) / 1e9));
 }
 
+void check_snapshots(gpu::Pool& pool, Checks& checks) {
+    const auto use = pool.disk_use();
+    std::string message = fmt::format("{} of {} in use ({})", format_bytes(use.used), format_bytes(use.budget),
+                                      use.is_budget_said ? "[pool] disk in config.toml" : "so that enough of the disk stays free");
+    const bool is_tight = use.free < use.needed_max;
+    if (is_tight) {
+        message += fmt::format("; the largest takes {}, but only {} of the disk are free: free some space there",
+                               format_bytes(use.needed_max), format_bytes(use.free));
+    }
+    for (const auto& status : pool.statuses()) {
+        if (!status.no_snapshot.empty()) message += fmt::format("; {} has none: {}", status.model.name, status.no_snapshot);
+    }
+    checks.add("snapshots", !is_tight, message);
+}
+
 }  // namespace
 
 void doctor(Call& call, http::Response& response) {
@@ -97,6 +113,7 @@ void doctor(Call& call, http::Response& response) {
     checks.add("criu", criu.is_offered(),
                criu.is_offered() ? "idle workers are frozen with " + criu.program
                                  : criu.why_not + "; idle workers are stopped instead");
+    check_snapshots(daemon.pool, checks);
     checks.add("tcp", daemon.tcp_is_well, daemon.tcp_state);
     lock.lock();
     if (daemon.certificate) {

@@ -136,3 +136,32 @@ TEST_CASE("a clock that is behind the one of the image is unfit, one that is ahe
     CHECK(gpu::why_clock_unfit(frozen.snapshot.fingerprint, then_s - days_30).value_or("").starts_with("the machine was started anew"));
     CHECK(!gpu::why_clock_unfit("pid 4711\ntoken 5f0c\n", 0));  // an older one, which does not say
 }
+
+TEST_CASE("images lie in a folder of our own that nobody else may enter") {
+    const TemporaryFolder folder;
+    const auto cache = folder / "cache", place = cache / "snapshots";
+    const auto why = [&] {
+        const auto checked = gpu::check_image_folder(cache, place);
+        return checked ? std::string("fine") : checked.error().text();
+    };
+    CHECK(why() == "fine");  // it was made
+    CHECK((std::filesystem::status(place).permissions() & std::filesystem::perms::all) == std::filesystem::perms::owner_all);
+    CHECK(why() == "fine");
+
+    for (const auto& each : {place, cache}) {
+        REQUIRE(::chmod(each.c_str(), 0750) == 0);
+        CHECK(why().find(each.string() + " can be entered by others") == 0);
+        REQUIRE(::chmod(each.c_str(), 0700) == 0);
+    }
+    if (::geteuid() == 0) {
+        REQUIRE(::chown(place.c_str(), 12345, 12345) == 0);
+        CHECK(why().find("belongs to another user (uid 12345)") != std::string::npos);
+        REQUIRE(::chown(place.c_str(), 0, 0) == 0);
+    }
+    std::filesystem::rename(place, folder / "elsewhere");
+    std::filesystem::create_symlink(folder / "elsewhere", place);
+    CHECK(why().find("is a symbolic link") != std::string::npos);
+    std::filesystem::remove(place);
+    write(place, "");
+    CHECK(why().find("is not a folder") != std::string::npos);
+}

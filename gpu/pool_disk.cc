@@ -167,8 +167,8 @@ bool Pool::has_room_to_dump(const SlotPtr& slot) {
     if (!space) return true;  // the dump itself will say what is wrong
     const uint64_t needed = image_bytes_max(process_tree(slot->worker->pid()));
     if (needed <= space->free || make_room(slot, needed, images_bytes() + space->free)) return true;
-    const std::string why = fmt::format("making it takes up to {} of disk, but {} has {} free; free some space there, or move the "
-                                        "folder (XDG_CACHE_HOME) to a larger disk", format_bytes(needed),
+    const std::string why = fmt::format("making it takes up to {} of disk, but {} has {} free; free some space there",
+                                        format_bytes(needed),
                                         options_.folders.snapshots().string(), format_bytes(space->free));
     log::warning("{}: no snapshot can be made, it goes on without one: {}", slot->name, why);
     set_no_image(slot, NoImage{NoImage::Until::room, why, 0, needed});

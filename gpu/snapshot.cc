@@ -145,7 +145,7 @@ Result<void> check_image_folder(const fs::path& cache, const fs::path& folder) {
         struct stat info{};
         const bool is_there = ::lstat(each.c_str(), &info) == 0;
         if (is_there && S_ISLNK(info.st_mode)) {
-            return fail(Kind::refused, "{} is a symbolic link; put a folder of your own there, or set XDG_CACHE_HOME to where it is", each.string());
+            return fail(Kind::refused, "{} is a symbolic link; put a folder of your own there, or let XDG_CACHE_HOME or TORPOR_DIR name where it is", each.string());
         }
         // Not mended but refused: who could enter may have put something there, or read it.
         if (is_there && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & 0077) != 0) {

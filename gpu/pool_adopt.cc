@@ -71,6 +71,11 @@ void Pool::adopt_workers(bool after_crash) {
         const bool is_alive = slot != slots_.end() && slot->second->worker && slot->second->worker->plan().token == token;
         if (!is_alive && options_.criu.is_folder_ours) remove_shared_files(snapshot.path / "image");
     }
+    // Nor may a cold start, where the disk was full.
+    for (auto& [token, pids] : carriers) {
+        const bool is_ours = std::ranges::any_of(pids, [&](pid_t pid) { return writes_into(pid, options_.folders.logs()); });
+        if (is_ours) end_all("a worker", "nothing is known of their start", std::move(pids));
+    }
 }
 
 // Images that were never finished, or never written down.

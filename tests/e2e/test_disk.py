@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import BUILD, MODEL, Torpord
+from harness import BUILD, MODEL, Torpord, is_alive
 
 MB = 1_000_000
 
@@ -282,6 +282,25 @@ class FullDiskTest(WithDisk):
         torpord.stop()
         self.start(torpord)
         self.ask(torpord, "smol", "thawed")
+
+
+    def test_a_worker_that_could_not_be_written_down_is_no_orphan(self):
+        torpord = self.make()
+        self.mount(pathlib.Path(torpord.folder), "size=400m")
+        pathlib.Path(torpord.folder, "config.toml").write_text(f'[http]\ntcp = "127.0.0.1:{torpord.port}"\n')
+        self.start(torpord)
+        torpord.add_model("smol", idle="never", snapshot="off")
+        filler = self.fill(torpord.folder)
+        self.ask(torpord, "smol", "cold")
+        worker = torpord.get("/api/models/smol")["pid"]
+        torpord.process.kill()
+        torpord.process.wait()
+        filler.unlink()
+        self.assertTrue(is_alive(worker))
+        self.start(torpord)
+        torpord.wait_until(lambda: not is_alive(worker), "its end")
+        self.assertIn("nothing is known of their start", torpord.log())
+        self.ask(torpord, "smol", "cold")
 
 
 @unittest.skipUnless(MODEL.exists(), "the small model is not there; packaging/setup/fetch-model fetches it")

@@ -1,3 +1,4 @@
+#include "daemon/config.hh"
 #include "gpu/disk_room.hh"
 
 #include "temporary_folder.hh"
@@ -79,4 +80,15 @@ TEST_CASE("with nothing said images leave a share of the disk free") {
     REQUIRE(space);
     CHECK(space->total >= space->free);
     CHECK(!gpu::measure_disk(folder / "nowhere"));
+}
+
+TEST_CASE("the budget in config.toml is a size or auto") {
+    const auto disk = [](const std::string& value) { return parse_config("[pool]\ndisk = " + value, "config.toml"); };
+    CHECK(disk("\"20GiB\"")->disk_budget == 20ULL * 1024 * 1024 * 1024);
+    CHECK(disk("1000000")->disk_budget == 1'000'000);
+    CHECK(!disk("\"auto\"")->disk_budget);
+    CHECK(!parse_config("", "config.toml")->disk_budget);
+    CHECK(disk("\"lots\"").error().message.find("config.toml:2: disk: ") == 0);
+    CHECK(disk("\"lots\"").error().message.find("nor \"auto\"") != std::string::npos);
+    CHECK(disk("0").error().message.find("snapshot = \"off\"") != std::string::npos);
 }

@@ -147,9 +147,10 @@ Result<void> check_image_folder(const fs::path& cache, const fs::path& folder) {
         if (is_there && S_ISLNK(info.st_mode)) {
             return fail(Kind::refused, "{} is a symbolic link; put a folder of your own there, or let XDG_CACHE_HOME or TORPOR_DIR name where it is", each.string());
         }
-        // Not mended but refused: who could enter may have put something there, or read it.
-        if (is_there && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & 0077) != 0) {
-            return fail(Kind::refused, "{} can be entered by others; look what is in it, remove what is not yours, then chmod 700 it and "
+        // Not mended but refused: who could write or enter may have put something there, or read it.
+        const mode_t others = each == folder ? 0077 : 0022;
+        if (is_there && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & others) != 0) {
+            return fail(Kind::refused, "{} is open to others; look what is in it, remove what is not yours, then chmod 700 it and "
                                        "torpor daemon restart", each.string());
         }
         if (auto made = make_private_folder(each); !made) return made;

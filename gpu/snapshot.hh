@@ -52,7 +52,7 @@ std::string command_text(const std::vector<std::string>& command_line);
 
 // Whether images may lie in `folder`, which is made if it is not there, below `cache`: what is in an image runs with our
 // rights, and holds what was said. Fails with `refused`, saying what to do, for a symbolic link, another user's folder,
-// one that others may enter, and one that cannot be written.
+// one that is open to others, and one that cannot be written.
 Result<void> check_image_folder(const std::filesystem::path& cache, const std::filesystem::path& folder);
 
 // Sum of the files' sizes.

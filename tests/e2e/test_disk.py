@@ -349,7 +349,7 @@ class ForeignFolderTest(WithDisk):
         self.freeze(torpord)
         folder = pathlib.Path(torpord.folder, "cache/snapshots")
         folder.chmod(0o755)
-        self.refused(torpord, "cache/snapshots can be entered by others; look what is in it")
+        self.refused(torpord, "cache/snapshots is open to others; look what is in it")
         folder.chmod(0o700)
 
     @unittest.skipUnless(os.geteuid() == 0, "only root can give a folder away")

@@ -149,10 +149,15 @@ TEST_CASE("images lie in a folder of our own that nobody else may enter") {
     CHECK(why() == "fine");
 
     for (const auto& each : {place, cache}) {
-        REQUIRE(::chmod(each.c_str(), 0750) == 0);
-        CHECK(why().find(each.string() + " can be entered by others") == 0);
+        REQUIRE(::chmod(each.c_str(), 0770) == 0);
+        CHECK(why().find(each.string() + " is open to others") == 0);
         REQUIRE(::chmod(each.c_str(), 0700) == 0);
     }
+    REQUIRE(::chmod(place.c_str(), 0755) == 0);
+    CHECK(why().find(place.string() + " is open to others") == 0);
+    REQUIRE(::chmod(place.c_str(), 0700) == 0);
+    REQUIRE(::chmod(cache.c_str(), 0755) == 0);  // nobody gets further than this
+    CHECK(why() == "fine");
     if (::geteuid() == 0) {
         REQUIRE(::chown(place.c_str(), 12345, 12345) == 0);
         CHECK(why().find("belongs to another user (uid 12345)") != std::string::npos);

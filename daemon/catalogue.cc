@@ -29,7 +29,9 @@ void StoreCatalogue::remove(const std::string& model) {
 
 void StoreCatalogue::note_start(const std::string& model, bool thawed) {
     store_.post([model, thawed](store::Connection& db) {
-        return store::note_start(db, model, thawed ? store::Start::thawed : store::Start::cold, store::now_ms());
+        const int64_t now = store::now_ms();
+        auto noted = store::note_start(db, model, thawed ? store::Start::thawed : store::Start::cold, now);
+        return noted ? store::note_used(db, model, now) : noted;
     });
 }
 
@@ -46,6 +48,17 @@ void StoreCatalogue::put_learned(const std::string& model, const gpu::Learned& l
     store_.post([model, learned](store::Connection& db) {
         return store::note_learned(db, model, learned.memory_bytes, learned.cold_ms, learned.thaw_ms, store::now_ms());
     });
+}
+
+std::vector<gpu::Catalogue::History> StoreCatalogue::histories() {
+    std::vector<History> all;
+    auto rows = store_.read([](store::Connection& db) { return store::all_models_seen(db); });
+    if (!rows) log::error("cannot read how often models were started: {}", rows.error().text());
+    if (!rows) return all;
+    for (const store::ModelSeen& row : *rows) {
+        all.push_back({row.name, row.cold_starts + row.thaws, row.first_seen_at_ms, row.last_used_at_ms});
+    }
+    return all;
 }
 
 std::vector<gpu::Catalogue::Running> StoreCatalogue::running() {

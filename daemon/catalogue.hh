@@ -17,6 +17,7 @@ class StoreCatalogue final : public gpu::Catalogue {
     std::map<std::string, gpu::Learned> learned() override;
     void put_learned(const std::string& model, const gpu::Learned& learned) override;
     void note_start(const std::string& model, bool thawed) override;
+    std::vector<History> histories() override;
     std::vector<Running> running() override;
     void put_running(const Running& running) override;
     void remove_running(const std::string& model) override;

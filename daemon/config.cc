@@ -136,6 +136,16 @@ Result<void> take_prompt_state(Config& config, const std::string& text) {
     return {};
 }
 
+Result<void> take_disk(Config& config, const std::string& text) {
+    config.disk_budget.reset();
+    if (text == "auto") return {};
+    auto bytes = parse_bytes(text);
+    if (!bytes) return fail(Kind::invalid, "{}, nor \"auto\"", bytes.error().message);
+    if (*bytes == 0) return fail(Kind::invalid, "0 would keep no snapshot; say snapshot = \"off\" in the models' files for that");
+    config.disk_budget = *bytes;
+    return {};
+}
+
 // A key of [limits] whose value goes to this place.
 #define LIMIT(name, take, place) \
     Key{"limits", name, TakeText([](Config& config, const std::string& text) { return take(config.place, text); })}
@@ -170,6 +180,7 @@ constexpr std::array keys{
     LIMIT("stall", take_time, gateway_limits.stall),
     LIMIT("stream_time", take_time, gateway_limits.stream_time),
     Key{"pool", "memory", take_memory},
+    Key{"pool", "disk", take_disk},
     Key{"pool", "prompt_state", take_prompt_state},
     Key{"log", "level", take_level},
     PROGRAM("llama-server"),

@@ -33,7 +33,8 @@ struct Config {
     gateway::Limits gateway_limits;
     size_t requests_per_model = gpu::requests_per_model_default;
     size_t queue = gpu::queue_max_default;
-    std::optional<uint64_t> memory;  // [pool]; nothing: "auto"
+    std::optional<uint64_t> memory;       // [pool]; nothing: "auto"
+    std::optional<uint64_t> disk_budget;  // of all snapshots; nothing: what leaves enough of the disk free
     uint64_t prompt_state_bytes = gpu::prompt_disk_default;  // on disk, over all models; 0: none is kept
     log::Level log_level = log::Level::info;
     gpu::EnginePrograms programs;

@@ -61,8 +61,8 @@ void tell_starter(Fd& starter, std::string_view text) {
 }
 
 Result<void> make_folders(const Folders& folders) {
-    for (const auto& folder : {folders.config, folders.state, folders.cache, folders.runtime, folders.models(), folders.logs(),
-                               folders.snapshots(), folders.prompts(), folders.workers()}) {
+    for (const auto& folder : {folders.config, folders.state, folders.runtime, folders.models(), folders.logs(),
+                               folders.workers()}) {
         if (auto made = make_private_folder(folder); !made) return made;
     }
     return {};
@@ -99,11 +99,20 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     if (!hook) return Failure(hook.error());
     gpu::CriuTool criu = gpu::find_criu(folders->data, folders->state / "criu-check");
     criu.hook = *hook;
+    if (auto folder = gpu::check_cache_folder(folders->cache, folders->snapshots()); !folder) {
+        criu.why_not = folder.error().text();
+        criu.is_folder_ours = false;
+    }
+    if (auto folder = gpu::check_cache_folder(folders->cache, folders->prompts()); !folder) {
+        log::warning("the state of prompts is not kept: {}", folder.error().text());
+        config->prompt_state_bytes = 0;
+    }
     gpu::Pool pool(loop, {*folders, *launcher, std::move(criu), &catalogue,
                          config->requests_per_model, config->queue, config->prompt_state_bytes});
     if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);
     pool.set_programs(config->programs);
     pool.set_memory(config->memory.value_or(gpu::automatic_memory_budget()));
+    pool.set_disk_budget(config->disk_budget);
     pool.set_models(config->models);
     pool.adopt_workers((*store)->was_unclean());
 

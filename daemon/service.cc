@@ -244,16 +244,18 @@ Result<void> Daemon::give_models() {
     const bool posted = loop.post([this, taken] {
         std::vector<gpu::Model> models;
         gpu::EnginePrograms programs;
-        std::optional<uint64_t> memory;
+        std::optional<uint64_t> memory, disk_budget;
         {
             std::lock_guard lock(config_mutex);
             models = config.models;
             models.insert(models.end(), trials.begin(), trials.end());
             programs = config.programs;
             memory = config.memory;
+            disk_budget = config.disk_budget;
         }
         pool.set_programs(std::move(programs));
         pool.set_memory(memory.value_or(gpu::automatic_memory_budget()));
+        pool.set_disk_budget(disk_budget);
         pool.set_models(models);
         taken->set_value();
     });

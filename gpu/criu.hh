@@ -20,6 +20,7 @@ struct CriuTool {
     std::string why_not;      // one line for people when the tier is not offered
     std::optional<CriuGrant> grant = {};  // and how root can mend that, if rights are all that is missing
     bool is_unprivileged = false;         // torpord is not root, and criu has rights of its own
+    bool is_folder_ours = true;  // that of the images; else what lies in it is neither trusted nor touched
     bool is_offered() const { return why_not.empty(); }
 };
 

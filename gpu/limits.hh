@@ -62,10 +62,21 @@ inline constexpr size_t prompt_blocks_min = 2;                       // about 50
 inline constexpr uint64_t prompt_tokens_min = 64;                     // more than on disk; fewer are no reason to write it all again
 inline constexpr uint64_t prompt_disk_default = 4ull * 1024 * 1024 * 1024;
 inline constexpr uint64_t prompt_disk_free_min = 1024ull * 1024 * 1024;  // of the disk, left to others
-inline constexpr uint64_t prompt_memory_default = 512ull * 1024 * 1024;  // the engine's own, beside its slots
+// The engine's own memory for states, beside its slots: a thirty-second part of the memory budget, rounded down to a
+// power of two so that a small change of the budget does not change the command line, which would void all images.
+inline constexpr uint64_t prompt_memory_share = 32;
+inline constexpr uint64_t prompt_memory_min = 64ull * 1024 * 1024;
+inline constexpr uint64_t prompt_memory_max = 2ull * 1024 * 1024 * 1024;
 inline constexpr std::chrono::seconds prompt_save_time_max{5};       // all together, before a worker is ended
 inline constexpr std::chrono::seconds prompt_step_time_max{30};      // one; the engine may be reading another's long prompt
 inline constexpr size_t prompt_record_bytes_max = 4 * 1024 * 1024;   // a conversation of the largest body: 8192 blocks
+
+// The disk. With no budget said, images leave a tenth of the file system free, but on a large one no more than this.
+inline constexpr uint64_t disk_left_share = 10;
+inline constexpr uint64_t disk_left_max = 20'000'000'000;
+// An image that came out larger than the memory it was made of said, or a quota that no number shows: the next try
+// waits for so much more room than there was.
+inline constexpr uint64_t disk_more_min = 4 * 1024 * 1024;
 
 // Connections to one worker that are kept open between requests.
 inline constexpr size_t kept_connections_max = 64;

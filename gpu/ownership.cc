@@ -81,6 +81,12 @@ bool is_listener(const Endpoint& endpoint, const std::vector<pid_t>& pids) {
            std::ranges::find(pids, peer.pid) != pids.end();
 }
 
+bool writes_into(pid_t pid, const fs::path& folder) {
+    std::error_code code;
+    const fs::path file = fs::read_symlink(fmt::format("/proc/{}/fd/1", pid), code);
+    return !code && fs::equivalent(file.parent_path(), folder, code) && !code;  // `folder` may lead over links
+}
+
 std::vector<pid_t> criu_at_work(const std::string& criu, const fs::path& folder, const std::vector<pid_t>& pids) {
     std::vector<pid_t> found;
     if (criu.empty()) return found;

@@ -25,6 +25,9 @@ std::string token_of(pid_t pid);
 // Whether one of these processes is the one that listens there. False also where nobody does.
 bool is_listener(const Endpoint& endpoint, const std::vector<pid_t>& pids);
 
+// Whether the process writes to a file in this folder, as every worker does to its log.
+bool writes_into(pid_t pid, const std::filesystem::path& folder);
+
 // Processes of this CRIU at work on an image below `folder`, and those that a thaw has begun to make: they have criu's
 // command line for a while, then none, and are criu's program until they have their own environment. `pids`: those
 // that thaws of ours give to their first process.

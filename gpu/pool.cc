@@ -8,6 +8,7 @@
 #include "gpu/slot.hh"
 
 #include <algorithm>
+#include <bit>
 #include <future>
 
 namespace torpor::gpu {
@@ -33,6 +34,8 @@ void Pool::set_models(const std::vector<Model>& models) {
     std::map<std::string, Snapshot> known;
     for (Snapshot& snapshot : options_.catalogue->snapshots()) known[snapshot.model] = std::move(snapshot);
     const auto learned = options_.catalogue->learned();
+    unclaimed_ = known;
+    for (const Model& model : models) unclaimed_.erase(model.name);
     std::vector<SlotPtr> fresh, changed;
     {
         std::lock_guard lock(mutex_);
@@ -59,11 +62,13 @@ void Pool::set_models(const std::vector<Model>& models) {
             fresh.push_back(slot);
         }
         for (auto& [name, slot] : before) {
+            unclaimed_.erase(name);
             slot->removed = true;
             slots_[name] = slot;  // until it is drained and ended
             changed.push_back(slot);
         }
     }
+    take_histories(fresh);
     for (const SlotPtr& slot : fresh) {
         slot->idle_timer = std::make_unique<Timer>(loop_);
         slot->quiet_timer = std::make_unique<Timer>(loop_);
@@ -98,6 +103,7 @@ void Pool::set_models(const std::vector<Model>& models) {
         options_.catalogue->put_learned(slot->name, {});
         give_order(slot, Order::stop, false, {});
     }
+    hold_to_budget();
 }
 
 std::filesystem::path Pool::image_beside(const Slot& slot) const {
@@ -108,7 +114,8 @@ Result<WorkerPlan> Pool::make_plan(const Model& model, const Endpoint& known) co
     PromptPlace place;
     if (prompts_ && model.snapshot) {  // else nothing of what was said to it is to be on disk
         const auto folder = prompts_->folder_of(model.name);
-        if (const auto made = make_private_folder(folder); made) place = {folder, options_.prompt_memory_bytes};
+        const uint64_t part = std::bit_floor(room_.budget().value_or(UINT64_MAX) / prompt_memory_share);
+        if (make_private_folder(folder)) place = {folder, std::clamp(part, prompt_memory_min, prompt_memory_max)};
     }
     return plan_worker(model, options_.folders, programs_, place, known);
 }
@@ -186,6 +193,7 @@ ModelStatus Pool::status_of(const Slot& slot) const {
     status.waits_for_memory = room_.is_in_line(slot.name);
     status.snapshot_bytes = slot.snapshot_bytes;
     if (prompts_) status.prompt_bytes = prompts_->bytes_of(slot.name);
+    if (slot.no_image) status.no_snapshot = slot.no_image->why;
     status.requests = slot.leases;
     status.waiting = slot.queue.size();
     status.since_ms = slot.since_ms;
@@ -293,6 +301,11 @@ Result<void> Pool::stop(std::string_view model, bool force) {
 Result<uint64_t> Pool::remove_snapshot(std::string_view model) {
     auto bytes = std::make_shared<uint64_t>(0);
     auto removed = run_on_loop([this, name = std::string(model), bytes](auto done) {
+        if (const auto left = unclaimed_.find(name); left != unclaimed_.end()) {
+            *bytes = left->second.bytes;
+            drop_unclaimed(name);
+            return done({});
+        }
         std::unique_lock lock(mutex_);
         const SlotPtr slot = look_up(name);
         if (!slot) return done(unknown_model(name));
@@ -312,12 +325,7 @@ Result<uint64_t> Pool::remove_snapshot(std::string_view model) {
 std::vector<Pool::SnapshotStatus> Pool::snapshots() {
     auto all = std::make_shared<std::vector<SnapshotStatus>>();
     (void)run_on_loop([this, all](auto done) {
-        std::vector<SlotPtr> slots;
-        {
-            std::lock_guard lock(mutex_);
-            for (const auto& [name, slot] : slots_) slots.push_back(slot);
-        }
-        for (const SlotPtr& slot : slots) {
+        for (const SlotPtr& slot : all_slots()) {
             if (!slot->snapshot) continue;
             SnapshotStatus status{*slot->snapshot, options_.criu.why_not};
             if (options_.criu.is_offered()) {
@@ -327,6 +335,7 @@ std::vector<Pool::SnapshotStatus> Pool::snapshots() {
             }
             all->push_back(std::move(status));
         }
+        for (const auto& [model, snapshot] : unclaimed_) all->push_back({snapshot, "there is no model of this name"});
         done({});
     });
     return *all;

@@ -31,6 +31,7 @@ namespace torpor::gpu {
 
 struct Waiter;
 struct WorkerPlan;
+struct NoImage;
 enum class Order;
 
 struct ModelStatus {
@@ -43,6 +44,7 @@ struct ModelStatus {
     bool waits_for_memory = false;
     uint64_t snapshot_bytes = 0;
     uint64_t prompt_bytes = 0;  // states of prompts on disk
+    std::string no_snapshot;  // why there is none, where it is for want of room
     size_t requests = 0;
     size_t waiting = 0;
     int64_t since_ms = 0;
@@ -61,7 +63,6 @@ class Pool {
         size_t requests_per_model = requests_per_model_default;
         size_t queue_max = queue_max_default;
         uint64_t prompt_bytes_max = 0;  // states of prompts on disk; 0: none are kept
-        uint64_t prompt_memory_bytes = prompt_memory_default;
     };
 
     // Loop thread, before it runs; so is the destructor, after shut_down() and after the loop has ended.
@@ -87,6 +88,10 @@ class Pool {
 
     // Puts the idle worker to sleep whose loss hurts least, since the machine is short of memory. Loop thread.
     void relieve();
+
+    // What all images together may take; nothing: what leaves enough of the disk free. Takes effect with the next
+    // set_models(). Loop thread.
+    void set_disk_budget(std::optional<uint64_t> bytes) { disk_budget_ = bytes; }
 
     // Makes this the list of models. Workers whose model is gone or changed are drained and stopped.
     // Loop thread.
@@ -137,6 +142,14 @@ class Pool {
         std::string why_void;  // empty: valid
     };
     std::vector<SnapshotStatus> snapshots();
+
+    struct DiskUse {
+        uint64_t used = 0, budget = 0, free = 0;
+        uint64_t needed_max = 0;  // by the largest image, also one that is not there for want of room
+        bool is_budget_said = false;
+    };
+    // Any thread but the loop's.
+    DiskUse disk_use();
 
     // Reads the whole image and compares its checksums: why it could not be thawed, or empty. Blocks as long as the
     // disk takes; any thread but the loop's.
@@ -196,7 +209,6 @@ class Pool {
 
     // pool_wake.cc
     void wake(const SlotPtr& slot);
-    void learn(Slot& slot, int64_t Learned::* what, Clock::time_point since);
     void advance(const SlotPtr& slot);
     void start_cold(const SlotPtr& slot);
     void thaw(const SlotPtr& slot);
@@ -213,6 +225,22 @@ class Pool {
     void worker_ended(const SlotPtr& slot, Ending ending);
     void unhold(const SlotPtr& slot);
     void check_alive(const SlotPtr& slot);
+
+    // pool_disk.cc
+    bool can_thaw(const Slot& slot) const;
+    std::vector<SlotPtr> all_slots() const;
+    uint64_t images_bytes() const;
+    void take_histories(const std::vector<SlotPtr>& fresh);
+    void note_start(const SlotPtr& slot, bool thawed, Clock::time_point since);
+    bool make_room_on_disk(const SlotPtr& newcomer, uint64_t needed, uint64_t limit);
+    void evict(const SlotPtr& slot, const SlotPtr& newcomer);
+    void drop_unclaimed(const std::string& model);
+    void hold_to_budget();
+    bool has_room_to_dump(const SlotPtr& slot);
+    bool has_room_to_keep(const SlotPtr& slot, uint64_t bytes);
+    bool lacks_room(const SlotPtr& slot, const Error& error);
+    bool has_room_come(const Slot& slot) const;
+    void set_no_image(const SlotPtr& slot, std::optional<NoImage> no_image);
 
     // pool_sleep.cc
     void care(const SlotPtr& slot);
@@ -240,6 +268,8 @@ class Pool {
     const Options options_;
     EnginePrograms programs_;  // loop thread
     std::unique_ptr<PromptStore> prompts_;  // any thread; null: none are kept
+    std::optional<uint64_t> disk_budget_;   // loop thread
+    std::map<std::string, Snapshot> unclaimed_;  // loop thread; of models that are not configured (any more)
 
     mutable std::mutex mutex_;
     std::map<std::string, SlotPtr, std::less<>> slots_;          // guarded by mutex_

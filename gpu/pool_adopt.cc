@@ -69,7 +69,12 @@ void Pool::adopt_workers(bool after_crash) {
         }
         const auto slot = slots_.find(snapshot.model);  // no other thread is there yet
         const bool is_alive = slot != slots_.end() && slot->second->worker && slot->second->worker->plan().token == token;
-        if (!is_alive) remove_shared_files(snapshot.path / "image");
+        if (!is_alive && options_.criu.is_folder_ours) remove_shared_files(snapshot.path / "image");
+    }
+    // Nor may a cold start, where the disk was full.
+    for (auto& [token, pids] : carriers) {
+        const bool is_ours = std::ranges::any_of(pids, [&](pid_t pid) { return writes_into(pid, options_.folders.logs()); });
+        if (is_ours) end_all("a worker", "nothing is known of their start", std::move(pids));
     }
 }
 
@@ -77,6 +82,7 @@ void Pool::adopt_workers(bool after_crash) {
 void Pool::remove_leftovers(const std::vector<Snapshot>& snapshots) {
     std::set<std::filesystem::path> known;
     for (const Snapshot& snapshot : snapshots) known.insert(snapshot.path);
+    if (!options_.criu.is_folder_ours) return;
     std::error_code code, ignored;
     for (const auto& entry : std::filesystem::directory_iterator(options_.folders.snapshots(), code)) {
         if (!known.contains(entry.path())) std::filesystem::remove_all(entry.path(), ignored);

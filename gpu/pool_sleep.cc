@@ -4,6 +4,7 @@
 #include "gpu/image_check.hh"
 #include "gpu/limits.hh"
 #include "gpu/pool.hh"
+#include "gpu/shared_files.hh"
 #include "gpu/slot.hh"
 #include "gpu/worker_log.hh"
 #include "gpu/zero_pages.hh"
@@ -187,7 +188,7 @@ void Pool::keep_state(const SlotPtr& slot) {
 
 void Pool::end_worker(const SlotPtr& slot) {
     if (!slot->worker) return;
-    slot->worker->end(slot->snapshot.has_value());  // with an image there is nothing left to save
+    slot->worker->end(can_thaw(*slot));  // with an image there is nothing left to save
 }
 
 void Pool::finish_order(const SlotPtr& slot, Result<void> result) {
@@ -212,7 +213,7 @@ void Pool::finish_order(const SlotPtr& slot, Result<void> result) {
 
 bool Pool::wants_image(const Slot& slot) const {
     return options_.criu.is_offered() && slot.model.snapshot && !slot.snapshot && slot.worker != nullptr &&
-           slot.dump_failures < dump_failures_max;
+           slot.dump_failures < dump_failures_max && (!slot.no_image || has_room_come(slot));
 }
 
 // The image is made at the first quiet moment, so that those who woke the worker do not wait for it.
@@ -251,6 +252,11 @@ void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::fu
         done();
     };
     if (!slot->worker) return finish();
+    set_no_image(slot, {});
+    if (!has_room_to_dump(slot)) {
+        dumped();
+        return finish();
+    }
     slot->worker->renew_connections();
     // The engine needs a moment to see that its connections were closed: CRIU cannot dump half of one.
     slot->quiet_timer->start(quiet_before_image, [this, slot, dumped = std::move(dumped), finish] {
@@ -282,7 +288,7 @@ void Pool::make_image(const SlotPtr& slot, std::function<void()> dumped, std::fu
     });
 }
 
-// Brings the image's bytes to the disk beside the loop, then to its place and into the catalogue.
+// Makes room for the image, brings its bytes to the disk beside the loop, then to its place and into the catalogue.
 void Pool::keep_image(const SlotPtr& slot, const std::string& fingerprint, Result<void> result,
                       std::function<void()> done) {
     const fs::path place = options_.folders.snapshots() / slot->name;
@@ -291,33 +297,41 @@ void Pool::keep_image(const SlotPtr& slot, const std::string& fingerprint, Resul
         std::string fingerprint;
     };
     auto kept = std::make_shared<Kept>(Kept{std::move(result), fingerprint});
+    const fs::path beside = image_beside(*slot);
+    const auto finish = [this, slot, kept, done = std::move(done)] {
+        image_written(slot, kept->fingerprint, std::move(kept->result));
+        done();
+    };
+    const auto write = [kept, beside, place] {
+        const auto sums = take_checksums(beside / "image");
+        if (sums) kept->fingerprint += *sums;
+        kept->result = sums ? publish(beside, place, kept->fingerprint) : Failure(sums.error());
+    };
     loop_.run_aside(
-        [kept, place] {
-            const fs::path beside = place.string() + ".new";
+        [kept, beside] {
             if (!kept->result) return;
-            const auto dropped = drop_zero_pages(beside / "image");
-            const auto sums = dropped ? take_checksums(beside / "image") : Failure(dropped.error());
-            if (sums) kept->fingerprint += *sums;
-            kept->result = sums ? publish(beside, place, kept->fingerprint) : Failure(sums.error());
+            if (const auto dropped = drop_zero_pages(beside / "image"); !dropped) kept->result = Failure(dropped.error());
         },
-        [this, slot, kept, done = std::move(done)] {
-            image_written(slot, kept->fingerprint, std::move(kept->result));
-            done();
+        [this, slot, kept, beside, write, finish] {
+            if (kept->result && !has_room_to_keep(slot, bytes_below(beside))) kept->result = fail(Kind::too_large, "no room");
+            if (!kept->result) return finish();
+            loop_.run_aside(write, finish);
         });
 }
 
 void Pool::image_written(const SlotPtr& slot, const std::string& fingerprint, Result<void> result) {
     const fs::path place = options_.folders.snapshots() / slot->name;
-    const fs::path beside = place.string() + ".new";
+    const fs::path beside = image_beside(*slot);
     if (result && slot->order == Order::stop) {
         std::error_code code;
         fs::remove_all(place, code);
         return;
     }
     if (!result) {
+        const bool is_for_room = lacks_room(slot, result.error());
         const bool has_worker = slot->worker && use_of(slot->worker->pid()) == PidUse::taken;
-        if (has_worker) ++slot->dump_failures;  // else it was no failure of CRIU
-        log::warning("{}: no snapshot could be made: {}", slot->name, result.error().text());
+        if (has_worker && !is_for_room) ++slot->dump_failures;  // else it was no failure of CRIU
+        if (!is_for_room) log::warning("{}: no snapshot could be made: {}", slot->name, result.error().text());
         std::error_code code;
         fs::remove_all(beside, code);
         return;
@@ -341,8 +355,12 @@ void Pool::image_written(const SlotPtr& slot, const std::string& fingerprint, Re
 void Pool::drop_snapshot(const SlotPtr& slot) {
     if (!slot->snapshot) return;
     options_.catalogue->remove(slot->name);
-    std::error_code code;
-    fs::remove_all(slot->snapshot->path, code);
+    if (options_.criu.is_folder_ours) {
+        // Of a worker that lives they may be in use, and go with it.
+        if (slot->worker) slot->worker->note_shared_files(shared_files_in(slot->snapshot->path / "image"));
+        std::error_code code;
+        fs::remove_all(slot->snapshot->path, code);
+    }
     slot->snapshot.reset();
     std::lock_guard lock(mutex_);
     slot->snapshot_bytes = 0;

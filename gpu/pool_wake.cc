@@ -62,14 +62,8 @@ void Pool::wake(const SlotPtr& slot) {
     if (!has_process(state)) start_cold(slot);
 }
 
-void Pool::learn(Slot& slot, int64_t Learned::* what, Clock::time_point since) {
-    const int64_t now_ms = std::max<int64_t>(1, std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - since).count());
-    std::lock_guard lock(mutex_);
-    int64_t& known = slot.learned.*what;
-    known = known == 0 ? now_ms : (known + now_ms) / 2;
-}
-
 void Pool::start_cold(const SlotPtr& slot) {
+    if (slot->no_image && slot->no_image->until == NoImage::Until::start) set_no_image(slot, {});
     auto plan = make_plan(slot->model);
     move(*slot, State::starting);
     if (!plan) return start_failed(slot, plan.error());
@@ -96,12 +90,7 @@ void Pool::start_cold(const SlotPtr& slot) {
             return;
         }
         log::info("{}: ready after {:.0f} ms (cold)", slot->name, ms_since(start));
-        {
-            std::lock_guard lock(mutex_);
-            ++slot->cold_starts;
-        }
-        options_.catalogue->note_start(slot->name, false);
-        learn(*slot, &Learned::cold_ms, start);
+        note_start(slot, false, start);
         became_ready(slot, Wake::cold);
     });
 }
@@ -161,12 +150,12 @@ void Pool::worker_ended(const SlotPtr& slot, Ending ending) {
     slot->log_timer->cancel();
     if (slot->prompts) slot->prompts->worker_has_ended();
     if (state != State::resuming) slot->page_check.reset();
-    if (slot->snapshot) remove_shared_files(slot->snapshot->path / "image");  // it had no time to do that itself
+    if (can_thaw(*slot)) remove_shared_files(slot->snapshot->path / "image");  // it had no time to do that itself
     options_.catalogue->remove_running(slot->name);
     // The worker's own callback is on the stack: let it go after this.
     loop_.post([gone = std::shared_ptr<Worker>(std::move(slot->worker))] {});
 
-    const State to = slot->snapshot ? State::asleep : State::stopped;
+    const State to = can_thaw(*slot) ? State::asleep : State::stopped;
     if (state == State::suspending) {
         move(*slot, to);
         finish_order(slot, {});
@@ -322,12 +311,7 @@ void Pool::thawed(const SlotPtr& slot, const WorkerPlan& plan, pid_t pid, Clock:
         const auto serve = [this, slot, start, criu_ms] {
             slot->page_check.reset();
             if (is_given_up(slot)) return;  // its end is under way
-            {
-                std::lock_guard lock(mutex_);
-                ++slot->thaws;
-            }
-            options_.catalogue->note_start(slot->name, true);
-            learn(*slot, &Learned::thaw_ms, start);
+            note_start(slot, true, start);
             log::info("{}: thawed (pid {}) in {:.1f} ms, criu {:.1f} ms", slot->name, slot->worker->pid(), ms_since(start), criu_ms);
             became_ready(slot, Wake::thawed);
         };

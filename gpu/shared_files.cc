@@ -74,7 +74,9 @@ Result<void> copy_shared(const fs::path& from, const fs::path& to) {
     return {};
 }
 
-std::vector<std::string> names_in(const fs::path& image) {
+}  // namespace
+
+std::vector<std::string> shared_files_in(const fs::path& image) {
     std::vector<std::string> names;
     std::error_code code;
     for (fs::directory_iterator at(image, code), end; !code && at != end; at.increment(code)) {
@@ -83,8 +85,6 @@ std::vector<std::string> names_in(const fs::path& image) {
     }
     return names;
 }
-
-}  // namespace
 
 Result<void> keep_shared_files(pid_t leader, const fs::path& image) {
     const std::set<FileId> ids = files_of(process_tree(leader));
@@ -100,7 +100,7 @@ Result<void> keep_shared_files(pid_t leader, const fs::path& image) {
 
 Result<void> lay_out_shared_files(const fs::path& image) {
     std::vector<fs::path> laid_out;
-    for (const std::string& name : names_in(image)) {
+    for (const std::string& name : shared_files_in(image)) {
         if (auto copied = copy_shared(image / (std::string(prefix) + name), shared_folder / name); !copied) {
             for (const fs::path& file : laid_out) ::unlink(file.c_str());
             return copied;
@@ -111,7 +111,7 @@ Result<void> lay_out_shared_files(const fs::path& image) {
 }
 
 void remove_shared_files(const fs::path& image) {
-    remove_unused_shared_files(names_in(image));
+    remove_shared_files(shared_files_in(image));
 }
 
 std::vector<std::string> shared_files_of(const std::vector<pid_t>& pids, std::chrono::system_clock::time_point since) {
@@ -128,7 +128,7 @@ std::vector<std::string> shared_files_of(const std::vector<pid_t>& pids, std::ch
     return names;
 }
 
-void remove_unused_shared_files(const std::vector<std::string>& names) {
+void remove_shared_files(const std::vector<std::string>& names) {
     if (names.empty()) return;
     const std::set<FileId> in_use = files_of(all_processes());
     for (const std::string& name : names) {

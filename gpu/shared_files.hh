@@ -27,6 +27,9 @@ Result<void> keep_shared_files(pid_t leader, const std::filesystem::path& image)
 // Puts them back; fails with `conflict`, and leaves nothing behind, where a file of that name is there already.
 Result<void> lay_out_shared_files(const std::filesystem::path& image);
 
+// Their names.
+std::vector<std::string> shared_files_in(const std::filesystem::path& image);
+
 // Removes what was laid out, or what the engine that was imaged left behind when it was killed; not what some process
 // has in use. Looks at all processes if there is anything to remove: milliseconds.
 void remove_shared_files(const std::filesystem::path& image);
@@ -36,6 +39,6 @@ void remove_shared_files(const std::filesystem::path& image);
 std::vector<std::string> shared_files_of(const std::vector<pid_t>& pids, std::chrono::system_clock::time_point since);
 
 // Removes those of them that no process has in use.
-void remove_unused_shared_files(const std::vector<std::string>& names);
+void remove_shared_files(const std::vector<std::string>& names);
 
 }  // namespace torpor::gpu

@@ -31,6 +31,21 @@ struct Waiter {
 // What the pool was told to do with the worker as soon as it may.
 enum class Order { none, suspend, stop };
 
+// Why a model has no image, and gets none for now.
+struct NoImage {
+    enum class Until { start, room, reload } until = Until::start;  // the next cold start; more room on the disk
+    std::string why;
+    uint64_t bytes = 0;        // that it would take
+    uint64_t free_needed = 0;  // on the disk, while it is made
+};
+
+// What is known of how often a model is started.
+struct Usage {
+    uint64_t starts = 0;
+    Clock::time_point first_start = Clock::now();
+    Clock::time_point last_start = Clock::now();
+};
+
 // The reading of an image's pages, beside the thaw.
 struct PageCheck {
     bool is_done = false;
@@ -59,6 +74,7 @@ struct Slot {
     Learned learned;
     pid_t pid = 0;
     uint64_t snapshot_bytes = 0;
+    std::optional<NoImage> no_image;            // changed on the loop's thread only
     std::string last_error;
     Clock::time_point retry_at{};
     uint64_t cold_starts = 0;
@@ -69,6 +85,7 @@ struct Slot {
     std::unique_ptr<Worker> worker;
     std::unique_ptr<CriuCall> criu;
     std::optional<Snapshot> snapshot;
+    Usage usage;
     std::shared_ptr<PageCheck> page_check;      // of the thaw under way
     Order order = Order::none;
     bool keep_state = false;                    // of the order: what the process has in memory

@@ -6,7 +6,9 @@
 
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <set>
 #include <sstream>
@@ -47,6 +49,15 @@ std::string cpu_line() {
         return fmt::format("cpu {} {:016x}", model, std::hash<std::string>{}(flags));
     }();
     return line;
+}
+
+int64_t clock_s() {
+    return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// CRIU does it with a time namespace (time_namespaces(7)), as root only.
+bool can_set_clocks() {
+    return ::geteuid() == 0 && ::access("/proc/self/ns/time", F_OK) == 0;
 }
 
 void add_mapped_files(pid_t pid, std::set<std::string>& files) {
@@ -113,6 +124,7 @@ int number_in(const std::string& fingerprint, std::string_view fact) {
 
 std::string take_fingerprint(pid_t pid, const Model& model, const std::vector<std::string>& command_line, const std::string& criu) {
     std::string text = command_text(command_line) + "\n" + kernel_line() + "\n" + cpu_line() + "\n";
+    text += fmt::format("clock {}\n", clock_s());
     text += "criu " + file_line(criu) + "\n";
     std::set<std::string> files;
     for (const pid_t member : process_tree(pid)) add_mapped_files(member, files);
@@ -122,12 +134,20 @@ std::string take_fingerprint(pid_t pid, const Model& model, const std::vector<st
     return text;
 }
 
+std::optional<std::string> why_clock_unfit(const std::string& fingerprint, int64_t now_s) {
+    const std::string then_s = fact_in(fingerprint, "clock");
+    if (then_s.empty() || std::atoll(then_s.c_str()) <= now_s) return {};
+    return "the machine was started anew, and here a process cannot be given the clock that it had (that needs root and a kernel "
+           "with time namespaces)";
+}
+
 std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<std::string>& command_line,
                                     const std::string& criu) {
     std::error_code code;
     if (!fs::is_directory(snapshot.path / "image", code)) return "its folder is gone";
     if (bytes_below(snapshot.path / "image") != snapshot.bytes) return "its files do not have the size they had";
-    return why_changed(snapshot.fingerprint, command_line, criu);
+    if (auto changed = why_changed(snapshot.fingerprint, command_line, criu)) return changed;
+    return can_set_clocks() ? std::nullopt : why_clock_unfit(snapshot.fingerprint, clock_s());
 }
 
 std::optional<std::string> why_changed(const std::string& fingerprint, const std::vector<std::string>& command_line,
@@ -148,6 +168,27 @@ std::optional<std::string> why_changed(const std::string& fingerprint, const std
                 return fmt::format("{} changed", path == std::string::npos ? "a file" : line.substr(path));
             }
         }
+    }
+    return {};
+}
+
+Result<void> check_cache_folder(const fs::path& cache, const fs::path& folder) {
+    for (const fs::path& each : {cache, folder}) {
+        struct stat info{};
+        const bool is_there = ::lstat(each.c_str(), &info) == 0;
+        if (is_there && S_ISLNK(info.st_mode)) {
+            return fail(Kind::refused, "{} is a symbolic link; put a folder of your own there, or let XDG_CACHE_HOME or TORPOR_DIR name where it is", each.string());
+        }
+        // Not mended but refused: who could write or enter may have put something there, or read it.
+        const mode_t others = each == folder ? 0077 : 0022;
+        if (is_there && S_ISDIR(info.st_mode) && info.st_uid == ::geteuid() && (info.st_mode & others) != 0) {
+            return fail(Kind::refused, "{} is open to others; look what is in it, remove what is not yours, then chmod 700 it and "
+                                       "torpor daemon restart", each.string());
+        }
+        if (auto made = make_private_folder(each); !made) return made;
+    }
+    if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+        return fail_errno(Kind::refused, fmt::format("{} cannot be written; mend that, then torpor daemon restart", folder.string()));
     }
     return {};
 }

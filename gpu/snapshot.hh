@@ -42,6 +42,11 @@ std::optional<std::string> why_void(const Snapshot& snapshot, const std::vector<
 std::optional<std::string> why_changed(const std::string& fingerprint, const std::vector<std::string>& command_line,
                                        const std::string& criu);
 
+// Why timers of a process with this fingerprint would stand still where CLOCK_MONOTONIC is at `now_s`: it was further on
+// when the image was made, before the machine was started anew. CRIU gives the process its clock back, so this counts
+// only where it cannot; why_void() looks.
+std::optional<std::string> why_clock_unfit(const std::string& fingerprint, int64_t now_s);
+
 // What the fingerprint says of this fact: the rest of its line, empty if there is none.
 std::string fact_in(const std::string& fingerprint, std::string_view fact);
 
@@ -54,6 +59,11 @@ bool is_with_state(const Snapshot& snapshot);
 
 // A command line as one line of text, "command PART PART"; equal texts are equal command lines.
 std::string command_text(const std::vector<std::string>& command_line);
+
+// Whether images, or states of prompts, may lie in `folder`, which is made if it is not there, below `cache`: what is in an
+// image runs with our rights, and both hold what was said. Fails with `refused`, saying what to do, for a symbolic link, another user's folder,
+// one that is open to others, and one that cannot be written.
+Result<void> check_cache_folder(const std::filesystem::path& cache, const std::filesystem::path& folder);
 
 // Sum of the files' sizes.
 uint64_t bytes_below(const std::filesystem::path& folder);
@@ -78,6 +88,15 @@ class Catalogue {
     virtual void note_start(const std::string& model, bool thawed) = 0;
     virtual std::map<std::string, Learned> learned() = 0;  // by model
     virtual void put_learned(const std::string& model, const Learned& learned) = 0;
+
+    // What is known of a model's starts, cold and thawed, of all daemons. Times by the wall clock.
+    struct History {
+        std::string model;
+        uint64_t starts = 0;
+        int64_t first_at_ms = 0;
+        int64_t last_at_ms = 0;  // 0: not known
+    };
+    virtual std::vector<History> histories() = 0;
 
     // Processes that are ours, so that a daemon that finds them after a crash can prove it.
     struct Running {

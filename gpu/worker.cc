@@ -219,7 +219,7 @@ void Worker::finish_ready(Result<void> result) {
     signs_.reset();
     remove_private_file();
     // Where its leader is killed the others may be gone before they can be looked at. (A thawed one's files are known.)
-    if (result && is_new_) note_shared_files(session_members(pid()));
+    if (result && is_new_) note_shared_files(shared_files_of(session_members(pid()), began_));
     // The kernel closes an inotify only after a grace period of some 15 ms, which nobody is to wait for.
     if (inotify_) loop_.run_aside([gone = std::make_shared<Fd>(std::move(inotify_))] { gone->reset(); }, [] {});
     next_ask_.cancel();
@@ -237,7 +237,7 @@ void Worker::warm_up(std::function<void()> on_done) {
 void Worker::end(bool at_once) {
     connections_->close_all();
     if (leader_ended_) return;
-    note_shared_files(session_members(pid()));
+    note_shared_files(shared_files_of(session_members(pid()), began_));
     if (at_once) return kill_session(pid());
     process_->send(SIGTERM);
     kill_timer_.start(term_grace, [this] { kill_session(pid()); });
@@ -262,7 +262,7 @@ void Worker::on_leader_end(Ending ending) {
     is_new_ = false;
     finish_ready({});
     const std::vector<pid_t> others = left_behind();
-    note_shared_files(others);
+    note_shared_files(shared_files_of(others, began_));
     for (const pid_t other : others) {
         ::kill(other, SIGKILL);
         auto process = Process::watch(loop_, other, [this, others](Ending) {
@@ -278,14 +278,14 @@ void Worker::on_leader_end(Ending ending) {
     if (others_left_ == 0) tell_end();  // may destroy this
 }
 
-void Worker::note_shared_files(const std::vector<pid_t>& pids) {
-    for (std::string& name : shared_files_of(pids, began_)) {
+void Worker::note_shared_files(std::vector<std::string> names) {
+    for (std::string& name : names) {
         if (std::ranges::find(shared_files_, name) == shared_files_.end()) shared_files_.push_back(std::move(name));
     }
 }
 
 void Worker::tell_end() {
-    remove_unused_shared_files(shared_files_);
+    remove_shared_files(shared_files_);
     on_end_(ending_);  // may destroy this
 }
 

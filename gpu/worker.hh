@@ -76,6 +76,9 @@ class Worker {
     // The last lines that it wrote.
     std::string last_words() const;
 
+    // Files in /dev/shm that go with it once no process has them in use.
+    void note_shared_files(std::vector<std::string> names);
+
   private:
     void on_leader_end(Ending ending);
     void watch_for_signs();
@@ -84,7 +87,6 @@ class Worker {
     void ask();
     void finish_ready(Result<void> result);
     void remove_private_file();
-    void note_shared_files(const std::vector<pid_t>& pids);
     void tell_end();
 
     EventLoop& loop_;

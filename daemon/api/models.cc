@@ -43,6 +43,7 @@ std::string describe(const gpu::ModelStatus& status) {
         .member("waits_for_memory", status.waits_for_memory)
         .member("snapshot_bytes", status.snapshot_bytes)
         .member("prompt_state_bytes", status.prompt_bytes)
+        .member("no_snapshot", status.no_snapshot)
         .member("requests", status.requests)
         .member("waiting", status.waiting)
         .member("since_ms", status.since_ms)

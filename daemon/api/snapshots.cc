@@ -26,6 +26,12 @@ void list_snapshots(Call& call, http::Response& response) {
     JsonWriter json;
     json.begin_object().key("snapshots").begin_array();
     for (const auto& status : call.daemon.pool.snapshots()) write_snapshot(json, status);
+    const auto use = call.daemon.pool.disk_use();
+    json.end_array().member("used_bytes", use.used).member("budget_bytes", use.budget).key("without").begin_array();
+    for (const auto& status : call.daemon.pool.statuses()) {
+        if (status.no_snapshot.empty()) continue;
+        json.begin_object().member("model", status.model.name).member("reason", status.no_snapshot).end_object();
+    }
     json.end_array().end_object();
     answer_json(response, 200, json.take());
 }

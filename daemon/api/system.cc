@@ -89,6 +89,27 @@ void check_engines(Daemon& daemon, Checks& checks) {
     }
 }
 
+void check_memory(const gpu::Pool& pool, Checks& checks) {
+    const gpu::Pool::Memory memory = pool.memory();
+    checks.add("memory", !memory.budget || memory.taken <= *memory.budget,
+               fmt::format("workers have {} of {}", format_bytes(memory.taken), memory.budget ? format_bytes(*memory.budget) : "all there is"));
+}
+
+void check_snapshots(gpu::Pool& pool, Checks& checks) {
+    const auto use = pool.disk_use();
+    std::string message = fmt::format("{} of {} in use ({})", format_bytes(use.used), format_bytes(use.budget),
+                                      use.is_budget_said ? "[pool] disk in config.toml" : "so that enough of the disk stays free");
+    const bool is_tight = use.free < use.needed_max;
+    if (is_tight) {
+        message += fmt::format("; the largest takes {}, but only {} of the disk are free: free some space there",
+                               format_bytes(use.needed_max), format_bytes(use.free));
+    }
+    for (const auto& status : pool.statuses()) {
+        if (!status.no_snapshot.empty()) message += fmt::format("; {} has none: {}", status.model.name, status.no_snapshot);
+    }
+    checks.add("snapshots", !is_tight, message);
+}
+
 }  // namespace
 
 void doctor(Call& call, http::Response& response) {
@@ -110,9 +131,8 @@ void doctor(Call& call, http::Response& response) {
                criu.is_offered() ? "idle workers are frozen with " + criu.program
                                  : criu.why_not + "; idle workers are stopped instead",
                criu.grant);
-    const gpu::Pool::Memory memory = daemon.pool.memory();
-    checks.add("memory", !memory.budget || memory.taken <= *memory.budget,
-               fmt::format("workers have {} of {}", format_bytes(memory.taken), memory.budget ? format_bytes(*memory.budget) : "all there is"));
+    check_memory(daemon.pool, checks);
+    check_snapshots(daemon.pool, checks);
     checks.add("tcp", daemon.tcp_is_well, daemon.tcp_state);
     std::unique_lock lock(daemon.config_mutex);
     if (daemon.certificate) {

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 namespace torpor::gateway {
 
@@ -40,9 +41,12 @@ void RequestLog::flush() {
     std::lock_guard lock(mutex_);
     if (waiting_.empty()) return;
     if (!file_) file_ = Fd(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (file_) (void)write_all(file_.get(), waiting_, 0);  // a full disk loses lines of this log, nothing else
-    waiting_.clear();
     struct stat info{};
+    if (file_ && ::fstat(file_.get(), &info) == 0 && !write_all(file_.get(), waiting_, 0)) {
+        // A full disk loses lines of this log, nothing else, and none is cut.
+        (void)!::ftruncate(file_.get(), info.st_size);
+    }
+    waiting_.clear();
     if (file_ && ::fstat(file_.get(), &info) == 0 && static_cast<size_t>(info.st_size) > request_log_bytes_max) {
         ::rename(path_.c_str(), (path_.string() + ".1").c_str());
         file_.reset();

@@ -68,6 +68,7 @@ class Torpord:
         self.program = BUILD / "daemon/torpord"
         self.options = {}  # for Popen
         self.variables = {}  # for its environment, over the usual ones; None: not set
+        self.through = []  # what becomes torpord: a program and its arguments
 
     def environment(self):
         variables = dict(os.environ, TORPOR_DIR=self.folder, TORPOR_DATA=str(DATA)) | self.variables
@@ -76,7 +77,7 @@ class Torpord:
     def start(self):
         """Starts it and waits until it says that it is ready; returns what it said."""
         reader, writer = os.pipe()
-        self.process = subprocess.Popen([self.program, "--ready-fd", str(writer)], env=self.environment(),
+        self.process = subprocess.Popen([*self.through, self.program, "--ready-fd", str(writer)], env=self.environment(),
                                         pass_fds=[writer], stdin=subprocess.DEVNULL, **self.options)
         os.close(writer)
         with os.fdopen(reader) as said:

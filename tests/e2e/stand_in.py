@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from multiprocessing import shared_memory
 
 import uvloop
@@ -58,6 +59,15 @@ def ask_all(pipes, prompt):
 
 
 async def serve(socket_path, pipes):
+    beats = 0
+
+    async def beat():
+        """A timer that is always pending, so that there is one in the image."""
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.01)
+            beats += 1
+
     async def answer(reader, writer):
         while (line := await reader.readline()):
             length = 0
@@ -66,16 +76,19 @@ async def serve(socket_path, pipes):
                     length = int(header.split(b":")[1])
             body = json.loads(await reader.readexactly(length)) if length else {}
             said = {"answers": ask_all(pipes, body.get("prompt"))} if line.startswith(b"POST") else {}
+            said |= {"beats": beats, "monotonic": time.monotonic(), "wall": time.time()}
             text = json.dumps(said).encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
             await writer.drain()
         writer.close()
 
     server = await asyncio.start_unix_server(answer, socket_path)
+    beating = asyncio.ensure_future(beat())
     end = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
     print("ready", flush=True)
     await end.wait()
+    beating.cancel()
     server.close()
 
 

@@ -124,6 +124,18 @@ class StandInTest(unittest.TestCase):
         stand_in.torpord.wait_until(lambda: not stand_in.processes(), "the end of all")
         self.assertEqual(stand_in.shared_files(), set())
 
+    def test_its_files_go_with_it_where_its_image_went_before(self):
+        stand_in = StandIn(self)
+        stand_in.ask("one")
+        self.assertEqual(stand_in.suspend().get("tier"), "frozen")
+        stand_in.ask("thawed")
+        names = stand_in.shared_files()
+        self.assertNotEqual(names, set())
+        self.assertEqual(stand_in.torpord.call("DELETE", "/api/snapshots/parts")[0], 200)
+        os.kill(stand_in.torpord.get("/api/models/parts")["pid"], signal.SIGKILL)
+        stand_in.torpord.wait_until(lambda: stand_in.torpord.get("/api/models/parts")["state"] == "stopped")
+        self.assertEqual(names & set(os.listdir("/dev/shm")), set())
+
     def test_after_a_reboot_it_thaws(self):
         """As far as one can be had here: no process of it lives, /dev/shm and the runtime folder are empty."""
         stand_in = StandIn(self)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 
 using namespace torpor;
@@ -189,4 +190,49 @@ TEST_CASE("an image is published whole, private, and in the place of an older on
         REQUIRE(::stat(entry.path().c_str(), &info) == 0);
         CHECK_MESSAGE((info.st_mode & 0077) == 0, entry.path().string());
     }
+}
+
+TEST_CASE("a clock that is behind the one of the image is unfit, one that is ahead is not") {
+    const Frozen frozen;
+    const int64_t then_s = std::atoll(gpu::fact_in(frozen.snapshot.fingerprint, "clock").c_str());
+    REQUIRE(then_s > 0);
+    constexpr int64_t days_30 = 30 * 24 * 3600;
+    CHECK(!gpu::why_clock_unfit(frozen.snapshot.fingerprint, then_s));
+    CHECK(!gpu::why_clock_unfit(frozen.snapshot.fingerprint, then_s + days_30));
+    CHECK(gpu::why_clock_unfit(frozen.snapshot.fingerprint, then_s - days_30).value_or("").starts_with("the machine was started anew"));
+    CHECK(!gpu::why_clock_unfit("pid 4711\ntoken 5f0c\n", 0));  // an older one, which does not say
+}
+
+TEST_CASE("images lie in a folder of our own that nobody else may enter") {
+    const TemporaryFolder folder;
+    const auto cache = folder / "cache", place = cache / "snapshots";
+    const auto why = [&] {
+        const auto checked = gpu::check_cache_folder(cache, place);
+        return checked ? std::string("fine") : checked.error().text();
+    };
+    CHECK(why() == "fine");  // it was made
+    CHECK((std::filesystem::status(place).permissions() & std::filesystem::perms::all) == std::filesystem::perms::owner_all);
+    CHECK(why() == "fine");
+
+    for (const auto& each : {place, cache}) {
+        REQUIRE(::chmod(each.c_str(), 0770) == 0);
+        CHECK(why().find(each.string() + " is open to others") == 0);
+        REQUIRE(::chmod(each.c_str(), 0700) == 0);
+    }
+    REQUIRE(::chmod(place.c_str(), 0755) == 0);
+    CHECK(why().find(place.string() + " is open to others") == 0);
+    REQUIRE(::chmod(place.c_str(), 0700) == 0);
+    REQUIRE(::chmod(cache.c_str(), 0755) == 0);  // nobody gets further than this
+    CHECK(why() == "fine");
+    if (::geteuid() == 0) {
+        REQUIRE(::chown(place.c_str(), 12345, 12345) == 0);
+        CHECK(why().find("belongs to another user (uid 12345)") != std::string::npos);
+        REQUIRE(::chown(place.c_str(), 0, 0) == 0);
+    }
+    std::filesystem::rename(place, folder / "elsewhere");
+    std::filesystem::create_symlink(folder / "elsewhere", place);
+    CHECK(why().find("is a symbolic link") != std::string::npos);
+    std::filesystem::remove(place);
+    write(place, "");
+    CHECK(why().find("is not a folder") != std::string::npos);
 }

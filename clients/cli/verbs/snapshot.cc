@@ -9,7 +9,8 @@ void add_snapshot_verbs(CLI::App& app, Context& context) {
     group->require_subcommand(1);
 
     CLI::App* list = add_verb(*group, context, "ls", "list the snapshots", "", [&context]() -> Result<void> {
-        return print_list(context, context.client.get("/api/snapshots"), "snapshots", [](simdjson::dom::array snapshots) {
+        const auto answer = context.client.get("/api/snapshots");
+        return print_list(context, answer, "snapshots", [&answer](simdjson::dom::array snapshots) {
             Table table({"MODEL", "TIER", "SIZE", "MADE", "STATE"});
             for (const simdjson::dom::element snapshot : snapshots) {
                 const bool valid = Answer::truth(snapshot, "valid");
@@ -19,6 +20,13 @@ void add_snapshot_verbs(CLI::App& app, Context& context) {
                            valid ? (Answer::truth(snapshot, "with_state") ? "valid, with state" : "valid") : fmt::format("void: {}", Answer::text(snapshot, "reason"))});
             }
             table.print();
+            const auto bytes = [&answer](std::string_view key) {
+                return format_bytes(static_cast<uint64_t>(Answer::number(answer->root(), key)));
+            };
+            print_line(fmt::format("\ntogether {} of {} that they may take", bytes("used_bytes"), bytes("budget_bytes")));
+            for (const simdjson::dom::element model : Answer::list(answer->root(), "without")) {
+                print_line(fmt::format("{} has none: {}", Answer::text(model, "model"), Answer::text(model, "reason")));
+            }
         });
     });
     add_json(list, context);

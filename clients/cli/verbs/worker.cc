@@ -33,6 +33,11 @@ void print_workers(simdjson::dom::array models) {
             errors += fmt::format("\n{}: {}", Answer::text(model, "name"), error);
         }
     }
+    for (const simdjson::dom::element model : models) {
+        if (const auto why = Answer::text(model, "no_snapshot"); !why.empty()) {
+            errors += fmt::format("\n{} has no snapshot: {}", Answer::text(model, "name"), why);
+        }
+    }
     table.print();
     if (!errors.empty()) print_line(errors);
     if (models.size() == 0) std::fputs("there is no model yet; torpor model add --help shows how to add one\n", stderr);

@@ -256,7 +256,8 @@ class Pool {
     void keep_state(const SlotPtr& slot);
     void end_worker(const SlotPtr& slot);
     void finish_order(const SlotPtr& slot, Result<void> result);
-    bool wants_image(const Slot& slot) const;
+    bool may_have_image(const Slot& slot) const;  // looks at no disk
+    bool wants_image(const Slot& slot) const;     // mutex_ not held
     void image_when_quiet(const SlotPtr& slot);
     void make_image(const SlotPtr& slot, std::function<void()> dumped, std::function<void()> done);
     void keep_image(const SlotPtr& slot, const std::string& fingerprint, Result<void> result,

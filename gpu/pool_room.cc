@@ -99,7 +99,7 @@ Room::Use Pool::use_of_memory(const Slot& slot) const {
 
 // How long it will take to have it back, as far as is known.
 std::chrono::milliseconds Pool::wake_time(const Slot& slot, uint64_t bytes) const {
-    const bool is_thawed = slot.snapshot || wants_image(slot);
+    const bool is_thawed = slot.snapshot || (may_have_image(slot) && !slot.no_image);
     const int64_t known_ms = is_thawed ? slot.learned.thaw_ms : slot.learned.cold_ms;
     return std::chrono::milliseconds(known_ms > 0 ? known_ms : thaw_ms_guess + static_cast<int64_t>(bytes / thaw_bytes_per_ms_guess));
 }

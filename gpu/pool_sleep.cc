@@ -211,9 +211,12 @@ void Pool::finish_order(const SlotPtr& slot, Result<void> result) {
     forget_if_removed(slot);
 }
 
+bool Pool::may_have_image(const Slot& slot) const {
+    return options_.criu.is_offered() && slot.model.snapshot && slot.dump_failures < dump_failures_max;
+}
+
 bool Pool::wants_image(const Slot& slot) const {
-    return options_.criu.is_offered() && slot.model.snapshot && !slot.snapshot && slot.worker != nullptr &&
-           slot.dump_failures < dump_failures_max && (!slot.no_image || has_room_come(slot));
+    return may_have_image(slot) && !slot.snapshot && slot.worker != nullptr && (!slot.no_image || has_room_come(slot));
 }
 
 // The image is made at the first quiet moment, so that those who woke the worker do not wait for it.

@@ -68,6 +68,18 @@ Result<void> make_folders(const Folders& folders) {
     return {};
 }
 
+// What would be kept in a folder that is not ours alone is not kept.
+void check_caches(const Folders& folders, gpu::CriuTool& criu, Config& config) {
+    if (auto folder = gpu::check_cache_folder(folders.cache, folders.snapshots()); !folder) {
+        criu.why_not = folder.error().text();
+        criu.is_folder_ours = false;
+    }
+    if (auto folder = gpu::check_cache_folder(folders.cache, folders.prompts()); !folder) {
+        log::warning("the state of prompts is not kept: {}", folder.error().text());
+        config.prompt_state_bytes = 0;
+    }
+}
+
 Result<void> run(const Arguments& arguments, Fd& starter) {
     auto folders = Folders::from_environment();
     if (!folders) return Failure(folders.error());
@@ -99,14 +111,7 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     if (!hook) return Failure(hook.error());
     gpu::CriuTool criu = gpu::find_criu(folders->data, folders->state / "criu-check");
     criu.hook = *hook;
-    if (auto folder = gpu::check_cache_folder(folders->cache, folders->snapshots()); !folder) {
-        criu.why_not = folder.error().text();
-        criu.is_folder_ours = false;
-    }
-    if (auto folder = gpu::check_cache_folder(folders->cache, folders->prompts()); !folder) {
-        log::warning("the state of prompts is not kept: {}", folder.error().text());
-        config->prompt_state_bytes = 0;
-    }
+    check_caches(*folders, criu, *config);
     gpu::Pool pool(loop, {*folders, *launcher, std::move(criu), &catalogue,
                          config->requests_per_model, config->queue, config->prompt_state_bytes});
     if (!pool.criu().is_offered()) log::info("idle workers are stopped, not frozen: {}", pool.criu().why_not);

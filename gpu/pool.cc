@@ -70,26 +70,8 @@ void Pool::set_models(const std::vector<Model>& models) {
     }
     take_histories(fresh);
     for (const SlotPtr& slot : fresh) {
-        slot->idle_timer = std::make_unique<Timer>(loop_);
-        slot->quiet_timer = std::make_unique<Timer>(loop_);
-        slot->dying_timer = std::make_unique<Timer>(loop_);
-        slot->log_timer = std::make_unique<Timer>(loop_);
         const auto found = known.find(slot->name);
-        if (found == known.end()) continue;
-        slot->snapshot = found->second;
-        const auto plan = plan_for_snapshot(*slot);
-        const auto reason = !options_.criu.is_offered() ? std::optional(options_.criu.why_not)
-                            : !plan                     ? std::optional(plan.error().message)
-                                    : why_void(*slot->snapshot, plan->command_line, options_.criu.program);
-        if (!options_.criu.is_offered() || !plan) continue;  // nothing is wrong with the image itself
-        if (reason) {
-            log::info("{}: its snapshot is void: {}; the next start is cold", slot->name, *reason);
-            drop_snapshot(slot);
-            continue;
-        }
-        std::lock_guard lock(mutex_);
-        slot->snapshot_bytes = slot->snapshot->bytes;
-        slot->state = State::asleep;  // where it begins; from here on the table holds
+        set_up(slot, found == known.end() ? std::nullopt : std::optional(found->second));
     }
     for (const SlotPtr& slot : changed) {
         slot->dump_failures = 0;
@@ -104,6 +86,22 @@ void Pool::set_models(const std::vector<Model>& models) {
         give_order(slot, Order::stop, false, {});
     }
     hold_to_budget();
+}
+
+// Its timers, and its image if that is good.
+void Pool::set_up(const SlotPtr& slot, std::optional<Snapshot> snapshot) {
+    for (auto* timer : {&slot->idle_timer, &slot->quiet_timer, &slot->dying_timer, &slot->log_timer}) *timer = std::make_unique<Timer>(loop_);
+    if (!snapshot) return;
+    slot->snapshot = std::move(snapshot);
+    const auto plan = plan_for_snapshot(*slot);
+    if (!options_.criu.is_offered() || !plan) return;  // nothing is wrong with the image itself
+    if (const auto reason = why_void(*slot->snapshot, plan->command_line, options_.criu.program)) {
+        log::info("{}: its snapshot is void: {}; the next start is cold", slot->name, *reason);
+        return drop_snapshot(slot);
+    }
+    std::lock_guard lock(mutex_);
+    slot->snapshot_bytes = slot->snapshot->bytes;
+    slot->state = State::asleep;  // where it begins; from here on the table holds
 }
 
 std::filesystem::path Pool::image_beside(const Slot& slot) const {

@@ -39,12 +39,12 @@ struct ModelStatus {
     State state = State::stopped;
     bool is_frozen = false;  // asleep in the tier `frozen`
     pid_t pid = 0;
-    uint64_t memory_bytes = 0;  // proportional set size of all its processes
-    uint64_t reserved_bytes = 0;     // of the memory budget, for them
+    uint64_t memory_bytes = 0;    // proportional set size of all its processes
+    uint64_t reserved_bytes = 0;  // of the memory budget, for them
     bool waits_for_memory = false;
     uint64_t snapshot_bytes = 0;
-    uint64_t prompt_bytes = 0;  // states of prompts on disk
-    std::string no_snapshot;  // why there is none, where it is for want of room
+    uint64_t prompt_bytes = 0;    // states of prompts on disk
+    std::string no_snapshot;      // why there is none, where it is for want of room
     size_t requests = 0;
     size_t waiting = 0;
     int64_t since_ms = 0;
@@ -176,6 +176,7 @@ class Pool {
     SlotPtr look_up(std::string_view name_or_alias) const;  // mutex_ held
     Failure unknown_model(std::string_view name, const std::vector<std::string>& known_to_asker = {}) const;  // mutex_ held
     ModelStatus status_of(const Slot& slot) const;          // mutex_ held
+    void set_up(const SlotPtr& slot, std::optional<Snapshot> snapshot);
     void move(Slot& slot, State to);
     void forget_if_removed(const SlotPtr& slot);
     Result<void> run_on_loop(std::function<void(std::function<void(Result<void>)>)> action);
@@ -267,9 +268,9 @@ class Pool {
 
     EventLoop& loop_;
     const Options options_;
-    EnginePrograms programs_;  // loop thread
-    std::unique_ptr<PromptStore> prompts_;  // any thread; null: none are kept
-    std::optional<uint64_t> disk_budget_;   // loop thread
+    EnginePrograms programs_;                    // loop thread
+    std::unique_ptr<PromptStore> prompts_;       // any thread; null: none are kept
+    std::optional<uint64_t> disk_budget_;        // loop thread
     std::map<std::string, Snapshot> unclaimed_;  // loop thread; of models that are not configured (any more)
 
     mutable std::mutex mutex_;

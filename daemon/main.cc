@@ -118,6 +118,7 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
     pool.set_programs(config->programs);
     pool.set_memory(config->memory.value_or(gpu::automatic_memory_budget()));
     pool.set_disk_budget(config->disk_budget);
+    pool.watch_pressure();
     pool.set_models(config->models);
     pool.adopt_workers((*store)->was_unclean());
 

@@ -371,6 +371,7 @@ void Pool::shut_down(std::function<void()> done) {
         {
             std::lock_guard lock(mutex_);
             room_timer_.reset();
+            pressures_.clear();
             for (auto& [name, slot] : slots_) {
                 slot->idle_timer.reset();
                 slot->quiet_timer.reset();

@@ -12,6 +12,7 @@
 #include "gpu/lease.hh"
 #include "gpu/limits.hh"
 #include "gpu/model_file.hh"
+#include "gpu/pressure.hh"
 #include "gpu/prompt_store.hh"
 #include "gpu/room.hh"
 #include "gpu/snapshot.hh"
@@ -81,13 +82,15 @@ class Pool {
     struct Memory {
         std::optional<uint64_t> budget;
         uint64_t taken = 0;
+        bool is_pressure_watched = false;
     };
     Memory memory() const;
     // `too_large`, with both numbers, if a worker of this model could never be started. Any thread.
     Result<void> check_fits(const Model& model) const;
 
-    // Puts the idle worker to sleep whose loss hurts least, since the machine is short of memory. Loop thread.
-    void relieve();
+    // From now on, when the kernel says that memory is short: one idle worker is put to sleep, the one whose loss hurts least.
+    // Loop thread, before it runs.
+    void watch_pressure();
 
     // What all images together may take; nothing: what leaves enough of the disk free. Takes effect with the next
     // set_models(). Loop thread.
@@ -206,6 +209,7 @@ class Pool {
     void enter_unasked(Slot& slot);
     void leave(Slot& slot);
     void make_room();
+    void relieve();
     void measure_memory(const SlotPtr& slot);
 
     // pool_wake.cc
@@ -279,6 +283,7 @@ class Pool {
     bool closing_ = false;                                       // guarded by mutex_
     Room room_;                                                  // guarded by mutex_; changed on the loop only
     std::unique_ptr<Timer> room_timer_;                          // loop thread
+    std::vector<std::unique_ptr<Pressure>> pressures_;           // loop thread; not changed while it runs
 
     std::function<void()> on_closed_;  // loop thread
 };

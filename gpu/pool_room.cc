@@ -21,7 +21,7 @@ void Pool::set_memory(std::optional<uint64_t> bytes) {
 
 Pool::Memory Pool::memory() const {
     std::lock_guard lock(mutex_);
-    return {room_.budget(), room_.taken()};
+    return {room_.budget(), room_.taken(), !pressures_.empty()};
 }
 
 Result<void> Pool::check_fits(const Model& model) const {
@@ -156,6 +156,17 @@ void Pool::make_room() {
         give_order(slot, Order::suspend, false, {});
     }
     for (const SlotPtr& slot : enter) wake(slot);
+}
+
+void Pool::watch_pressure() {
+    for (const auto& file : pressure_files()) {
+        auto pressure = Pressure::watch(loop_, file, [this] { relieve(); });
+        if (pressure) {
+            pressures_.push_back(std::move(*pressure));
+        } else {
+            log::debug("the kernel will not say when memory is short: {}", pressure.error().text());
+        }
+    }
 }
 
 // The kernel says that memory is short, whatever the budget: one idle worker goes, the cheapest; more if it says so again.

@@ -92,7 +92,8 @@ void check_engines(Daemon& daemon, Checks& checks) {
 void check_memory(const gpu::Pool& pool, Checks& checks) {
     const gpu::Pool::Memory memory = pool.memory();
     checks.add("memory", !memory.budget || memory.taken <= *memory.budget,
-               fmt::format("workers have {} of {}", format_bytes(memory.taken), memory.budget ? format_bytes(*memory.budget) : "all there is"));
+               fmt::format("workers have {} of {}{}", format_bytes(memory.taken), memory.budget ? format_bytes(*memory.budget) : "all there is",
+                           memory.is_pressure_watched ? "" : "; the kernel does not say when the machine is short of it (no /proc/pressure)"));
 }
 
 void check_snapshots(gpu::Pool& pool, Checks& checks) {

@@ -15,8 +15,7 @@ namespace {
 // Found by trying on the simulated loads; without the difference between a conversation's pauses and the gaps between
 // conversations there are a sixth more wake-ups.
 constexpr double pause_max_s = 30;   // a longer gap is one between conversations
-constexpr double pause_s = 8;        // to the next request of a conversation that goes on
-constexpr double gap_weight = 0.3;   // of the newest gap in the mean
+constexpr double gap_weight = 0.3;   // of the newest gap or pause in its mean
 constexpr double first_gap_s = 600;  // of a model that had no second conversation yet
 constexpr double shortest_s = 0.001;
 
@@ -25,14 +24,18 @@ constexpr double shortest_s = 0.001;
 void Demand::note(Clock::time_point now) {
     if (last_) {
         const double gap_s = std::chrono::duration<double>(now - *last_).count();
-        if (gap_s > pause_max_s) gap_s_ = gap_s_ ? *gap_s_ + gap_weight * (gap_s - *gap_s_) : gap_s;
+        if (gap_s > pause_max_s) {
+            gap_s_ = gap_s_ ? *gap_s_ + gap_weight * (gap_s - *gap_s_) : gap_s;
+        } else {
+            pause_s_ += gap_weight * (gap_s - pause_s_);
+        }
     }
     last_ = now;
 }
 
 std::chrono::duration<double> Demand::next(Clock::time_point now) const {
     const double since_s = last_ ? std::chrono::duration<double>(now - *last_).count() : first_gap_s;
-    return std::chrono::duration<double>(since_s + (since_s < pause_max_s ? pause_s : gap_s_.value_or(first_gap_s)));
+    return std::chrono::duration<double>(since_s + (since_s < pause_max_s ? pause_s_ : gap_s_.value_or(first_gap_s)));
 }
 
 double loss_of(std::chrono::milliseconds wake, std::chrono::duration<double> next, uint64_t bytes) {

@@ -36,7 +36,8 @@ class Demand {
 
   private:
     std::optional<Clock::time_point> last_;
-    std::optional<double> gap_s_;  // between conversations: the mean, recent ones weighing more
+    double pause_s_ = 8;           // within a conversation: a guess, then the mean, recent ones weighing more
+    std::optional<double> gap_s_;  // between conversations: the same
 };
 
 class Room {

@@ -35,6 +35,18 @@ def build():
     subprocess.run(["ninja", "-C", BUILD], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
+def engine():
+    return os.environ.get("LLAMA_SERVER") or shutil.which("llama-server") or str(DATA / "engines/llama-server/llama-server")
+
+
+def llama_swap():
+    """Its program, or None."""
+    return os.environ.get("LLAMA_SWAP") or shutil.which("llama-swap")
+
+
+NO_LLAMA_SWAP = "no llama-swap on PATH or in $LLAMA_SWAP"
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -12,7 +12,7 @@ import tempfile
 import time
 import unittest
 
-from harness import BUILD, CLIENTS, DATA, MODEL, Torpord
+from harness import BUILD, CLIENTS, DATA, MODEL, Torpord, lives
 
 THAWS = 10
 CHAT = "/v1/chat/completions"
@@ -56,14 +56,6 @@ def is_restore(pid):
         return b"\0restore\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False  # it has ended
-
-
-def lives(pid):
-    """A zombie that its parent has yet to reap does not."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @unittest.skipIf(os.geteuid(), "only root can become another user and give rights to a file")

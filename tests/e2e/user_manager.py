@@ -57,7 +57,7 @@ def why_not():
     made.rmdir()
     if tried.returncode:
         return f"no namespaces with a cgroup of the test's own here: {tried.stderr.strip()}"
-    return None if (place / "cgroup.procs").exists() else "no cgroup2 is mounted here"
+    return None
 
 
 class Journal:
@@ -106,7 +106,10 @@ class UserManager:
     def __init__(self, folder, variables, user=0):
         """`folder`: made by the caller for all of it; `variables`: of its and its services' environment."""
         self.folder, self.user = pathlib.Path(folder), user
-        self.cgroup = pathlib.Path(tempfile.mkdtemp(prefix="torpor-e2e-", dir=cgroup_place()))
+        self.cgroups = pathlib.Path(tempfile.mkdtemp(prefix="torpor-e2e-", dir=cgroup_place()))
+        self.cgroup, self.others = self.cgroups / "manager", self.cgroups / "others"  # whom it starts, and what we do
+        for path in (self.cgroup, self.others):
+            path.mkdir()
         units = self.folder / "units"
         units.mkdir()
         for name in NEEDED:
@@ -117,7 +120,8 @@ class UserManager:
         for path in paths.values():
             path.mkdir(mode=0o700, exist_ok=True)
         self.runtime = paths["RUNTIME_DIR"]
-        self.variables = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **{"XDG_" + name: str(path) for name, path in paths.items()},
+        kept = {name: value for name, value in os.environ.items() if name == "PATH" or name.endswith("SAN_OPTIONS")}
+        self.variables = {**kept, "HOME": str(self.folder), **{"XDG_" + name: str(path) for name, path in paths.items()},
                           "SYSTEMD_UNIT_PATH": f"{paths['CONFIG_HOME']}/systemd/user:{units}", **variables}
         self.run = self.folder / "slash-run"
         (self.run / "systemd/system").mkdir(parents=True)  # the sign of a machine that systemd has booted
@@ -146,8 +150,9 @@ class UserManager:
 
     def command(self, *words):
         """Runs a command where it is; what it wrote, and its status."""
-        done = subprocess.run(["nsenter", "--target", str(self.process.pid), "--mount", "--", *self.as_user(words)],
-                              env=self.variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        enter = ["sh", "-c", 'echo $$ > "$1"/cgroup.procs && shift && exec "$@"', "sh", self.others,
+                 "nsenter", "--target", str(self.process.pid), "--mount", "--", *self.as_user(words)]
+        done = subprocess.run(enter, env=self.variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, timeout=SECONDS_MAX, cwd="/")
         return done.stdout, done.returncode
 
@@ -160,12 +165,12 @@ class UserManager:
     def cgroup_of(self, pid):
         """Below its own."""
         path = re.search(r"^0::(.*)$", pathlib.Path(f"/proc/{pid}/cgroup").read_text(), re.M)[1]
-        return path.partition(f"/{self.cgroup.name}/")[2]
+        return path.partition(f"/{self.cgroups.name}/manager/")[2]
 
     def processes(self):
-        """All that it or its services have started and that still lives."""
+        """All that it, its services or our commands have started and that still lives."""
         found = []
-        for path in [self.cgroup / "cgroup.procs", *self.cgroup.rglob("*/cgroup.procs")]:
+        for path in self.cgroups.rglob("cgroup.procs"):
             try:
                 found += map(int, path.read_text().split())
             except OSError:
@@ -177,14 +182,14 @@ class UserManager:
             self.process.kill()  # first: it would start what is ended again
             self.process.wait(SECONDS_MAX)
         end = time.monotonic() + SECONDS_MAX
-        while self.cgroup.exists():
+        while self.cgroups.exists():
             for pid in self.processes():
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
             try:
-                for path in sorted([self.cgroup, *filter(pathlib.Path.is_dir, self.cgroup.rglob("*"))], reverse=True):
+                for path in sorted([self.cgroups, *filter(pathlib.Path.is_dir, self.cgroups.rglob("*"))], reverse=True):
                     path.rmdir()
             except OSError:  # what was killed has not ended yet
                 assert time.monotonic() < end, f"{self.processes()} do not end"

@@ -47,6 +47,7 @@ void Pool::adopt_workers(bool after_crash) {
             if (is_same) {
                 log::warning("{}: process {} may be its worker of an earlier torpord, but does not carry its token; it is left alone",
                              row.model, row.pid);
+                carriers.erase(token_of(row.pid));  // what it does carry is no reason below to end it
             }
             end_all(row.model, "their worker is gone", std::move(ours));
             options_.catalogue->remove_running(row.model);

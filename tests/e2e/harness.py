@@ -46,6 +46,14 @@ def is_alive(pid):
     return pid > 0 and pathlib.Path(f"/proc/{pid}").exists()
 
 
+def lives(pid):
+    """A zombie that its parent has yet to reap does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def memory_bound(bytes_max):
     """What a bound for the daemon's memory is in this build: sanitizers keep what was freed, and books about it."""
     return bytes_max * (8 if BUILD.name.endswith(("asan", "tsan")) else 1)

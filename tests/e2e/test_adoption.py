@@ -6,7 +6,7 @@ import sys
 import unittest
 
 from fake import WithFakes
-from harness import MODEL, Torpord, is_alive
+from harness import MODEL, Torpord, is_alive, lives
 
 
 class AdoptionTest(WithFakes, unittest.TestCase):
@@ -108,7 +108,7 @@ class AdoptionTest(WithFakes, unittest.TestCase):
             status, _, answer = fake.ask()
             self.assertEqual(status, 200, answer)
             self.assertNotEqual(answer["pid"], pid)
-            self.assertTrue(is_alive(pid))
+            self.assertTrue(lives(pid), self.torpord.log())
         finally:
             subprocess.run(["kill", "-9", str(pid)], check=True)
 

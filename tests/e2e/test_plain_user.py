@@ -8,20 +8,14 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
-from harness import BUILD, CLIENTS, DATA, MODEL, Torpord
+from harness import CLIENTS, MODEL, Torpord, lives
+from plain_user import AS_USER, GRANTED, USER, WithPlainUser, link
 
 THAWS = 10
 CHAT = "/v1/chat/completions"
-# A user and group that nobody has, others for each run of the tests.
-USER = 60000 + os.getpid() % 5000
-GRANTED = pathlib.Path(f"/usr/local/lib/torpor/criu-{USER}")
-PROGRAMS = ("daemon/torpord", "clients/cli/torpor", "gpu/launch/torpor-launch", "gpu/launch/libtorpor-refuse.so",
-            "gpu/criu_hook/torpor-criu-hook")
-AS_USER = {"user": USER, "group": USER, "extra_groups": [], "umask": 0o077}
 # Prints the errno of what CRIU could not dump or bring back.
 ASK_KERNEL = """
 import ctypes
@@ -30,13 +24,6 @@ def error(*words):
     return ctypes.get_errno() if libc.syscall(*map(ctypes.c_long, words)) < 0 else 0
 print("io_uring", error(425, 4, 0), "amx", error(158, 0x1023, 18), "getppid", error(110), "close", error(3, -1))
 """
-
-
-def link(source, target):
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def processes():
@@ -58,36 +45,7 @@ def is_restore(pid):
         return False  # it has ended
 
 
-def lives(pid):
-    """A zombie that its parent has yet to reap does not."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-@unittest.skipIf(os.geteuid(), "only root can become another user and give rights to a file")
-@unittest.skipUnless((DATA / "criu/criu").exists(), "CRIU is not there; packaging/setup/fetch-criu builds it")
-@unittest.skipUnless(shutil.which("setcap"), "setcap is not there; it comes with libcap2-bin")
-class PlainUserTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        # What the tests use may lie where nobody but root can go.
-        cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="torpor-plain-"))
-        cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
-        cls.folder.chmod(0o755)
-        cls.data = cls.folder / "data"
-        (cls.data / "criu").mkdir(parents=True)
-        shutil.copy2(DATA / "criu/criu", cls.data / "criu")
-        for part in ("engines", "models"):
-            if (DATA / part).exists():
-                shutil.copytree(DATA / part, cls.data / part, symlinks=True, copy_function=link)
-        for program in PROGRAMS:
-            shutil.copy2(BUILD / program, cls.folder)
-        had_folder = GRANTED.parent.exists()
-        cls.addClassCleanup(lambda: had_folder or shutil.rmtree(GRANTED.parent, ignore_errors=True))
-        cls.addClassCleanup(GRANTED.unlink, missing_ok=True)
-
+class PlainUserTest(WithPlainUser, unittest.TestCase):
     def setUp(self):
         GRANTED.unlink(missing_ok=True)
         self.torpord = Torpord()
@@ -120,12 +78,7 @@ class PlainUserTest(unittest.TestCase):
         return check["command"]
 
     def grant(self):
-        command = self.command()
-        self.assertTrue(command.startswith("sudo "), command)
-        done = subprocess.run(["sh", "-c", command.removeprefix("sudo ")], capture_output=True, text=True)
-        if done.returncode and "setcap" in done.stderr:
-            self.skipTest(done.stderr)  # a file system, or a container, without capabilities
-        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        self.run_as_root(self.command())
         self.assertEqual(self.torpord.stop(), 0)
         self.start()
         self.assertTrue(self.torpord.doctor()["criu"]["ok"], self.torpord.doctor()["criu"])

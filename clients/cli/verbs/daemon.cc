@@ -1,4 +1,4 @@
-// torpor daemon start|stop|restart|status|enable
+// torpor daemon start|stop|restart|status|enable|disable
 #include "base/fd.hh"
 #include "base/programs.hh"
 #include "clients/cli/autostart.hh"
@@ -90,19 +90,33 @@ Result<void> systemctl(std::vector<std::string> arguments) {
     return {};
 }
 
+Result<void> check_instance() {
+    if (std::getenv("TORPOR_DIR") == nullptr) return {};
+    return fail(Kind::invalid, "the systemd unit is for the instance in your home; unset TORPOR_DIR first");
+}
+
 Result<void> enable(Context& context) {
-    if (std::getenv("TORPOR_DIR") != nullptr) {
-        return fail(Kind::invalid, "the systemd unit is for the instance in your home; unset TORPOR_DIR first");
-    }
+    if (auto checked = check_instance(); !checked) return checked;
     auto service = find_beside("torpor.service", "packaging");
     auto socket = find_beside("torpor.socket", "packaging");
     if (!service || !socket) return Failure((service ? socket : service).error());
     if (is_running(context.client.folders())) {
         if (auto stopped = stop(context); !stopped) return stopped;  // systemd is to own the socket
     }
-    if (auto enabled = systemctl({"enable", "--now", *service, *socket}); !enabled) return enabled;
+    // The socket first: systemd 252 looks for what the service's Also= names among the units that it knows, or was just told.
+    if (auto enabled = systemctl({"enable", "--now", *socket, *service}); !enabled) return enabled;
     print_line("torpord starts when it is needed, and with your login");
     print_line("At your last logout systemd ends it; to keep it running: loginctl enable-linger");
+    return {};
+}
+
+Result<void> disable() {
+    if (auto checked = check_instance(); !checked) return checked;
+    // Not `disable --now`: that takes the units away first, and systemd stops what it has forgotten how to stop.
+    for (const char* what : {"stop", "disable"}) {
+        if (auto done = systemctl({what, "torpor.service", "torpor.socket"}); !done) return done;
+    }
+    print_line("torpord has stopped, and systemd starts it no more; any torpor verb does");
     return {};
 }
 
@@ -118,6 +132,7 @@ void add_daemon_verbs(CLI::App& app, Context& context) {
                       [&context] { return status(context); }),
              context);
     add_verb(*group, context, "enable", "have systemd start it with your login", "", [&context] { return enable(context); });
+    add_verb(*group, context, "disable", "stop it, and have systemd start it no more", "", [] { return disable(); });
 }
 
 }  // namespace torpor::cli

@@ -36,7 +36,7 @@ inline constexpr std::chrono::seconds crash_is_young{10};            // a worker
 inline constexpr std::chrono::seconds room_patience{2};              // then busy workers finish and make room, too
 inline constexpr uint64_t engine_bytes_guess = 256'000'000;          // a worker takes this and a fifth more than its weights
 inline constexpr size_t weight_files_max = 10'000;                   // counted for that; a folder of weights has dozens
-inline constexpr std::chrono::seconds memory_measure_gap{1};         // between two looks at one worker
+inline constexpr std::chrono::seconds memory_measure_gap{5};         // between two looks at one worker, at least
 // The kernel is to say when tasks stood still for memory so long within a window. An unprivileged trigger's window must be
 // a multiple of two seconds; a stall that people would call a hitch is enough.
 inline constexpr std::chrono::milliseconds pressure_stall{150};

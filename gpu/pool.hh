@@ -85,7 +85,7 @@ class Pool {
         bool is_pressure_watched = false;
     };
     Memory memory() const;
-    // `too_large`, with both numbers, if a worker of this model could never be started. Any thread.
+    // `invalid`, with both numbers, if a worker of this model could never be started. Any thread.
     Result<void> check_fits(const Model& model) const;
 
     // From now on, when the kernel says that memory is short: one idle worker is put to sleep, the one whose loss hurts least.
@@ -200,7 +200,7 @@ class Pool {
     void fail_all(const SlotPtr& slot, const Error& error);
 
     // pool_room.cc
-    Error does_not_fit(const Model& model, uint64_t bytes, uint64_t most, const std::vector<std::string>& pinned) const;  // mutex_ held
+    Error does_not_fit(Kind kind, const Model& model, uint64_t bytes, uint64_t most, const std::vector<std::string>& pinned) const;  // mutex_ held
     uint64_t need_of(const Slot& slot) const;            // mutex_ held
     Room::Use use_of_memory(const Slot& slot) const;     // mutex_ held
     std::vector<Room::Occupant> occupants() const;       // mutex_ held; loop thread

@@ -120,7 +120,7 @@ void Pool::release(const SlotPtr& slot, uint64_t generation) {
         --slot->leases;
         if (slot->leases == 0) {
             if (slot->state == State::busy) slot->state = State::ready;
-            tell = slot->needs_care;
+            tell = slot->needs_care || slot->last_used - slot->measured_at > memory_measure_gap;
         }
         others_wait = !slot->queue.empty() && has_room(*slot);
     }

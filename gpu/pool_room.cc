@@ -30,14 +30,14 @@ Result<void> Pool::check_fits(const Model& model) const {
     const bool is_known = found != slots_.end() && found->second->model == model;
     const uint64_t bytes = is_known ? need_of(*found->second) : memory_guess(model);
     if (!room_.budget() || bytes <= *room_.budget()) return {};
-    return Failure(does_not_fit(model, bytes, *room_.budget(), {}));
+    return Failure(does_not_fit(Kind::invalid, model, bytes, *room_.budget(), {}));
 }
 
 // A worker's memory before one ever ran is a guess, and said to be one.
-Error Pool::does_not_fit(const Model& model, uint64_t bytes, uint64_t most, const std::vector<std::string>& pinned) const {
+Error Pool::does_not_fit(Kind kind, const Model& model, uint64_t bytes, uint64_t most, const std::vector<std::string>& pinned) const {
     const std::string beside = pinned.empty() ? std::string() : fmt::format(" beside the pinned {}", fmt::join(pinned, ", "));
     const auto budget = room_.budget().value_or(0);
-    return {Kind::too_large,
+    return {kind,
             fmt::format("a worker of {} takes about {}, but of [pool] memory = {} there is at most {}{}: raise it in config.toml, "
                         "take a smaller model or context, or say in the model's file what a worker really takes (memory = \"...\")",
                         model.name, format_bytes(bytes), format_bytes(budget), format_bytes(most), beside),
@@ -137,7 +137,7 @@ void Pool::make_room() {
         }
         for (const std::string& name : plan.hopeless) {
             const SlotPtr& slot = slots_.at(name);
-            hopeless.emplace_back(slot, does_not_fit(slot->model, need_of(*slot), room_.most_for(all), pinned));
+            hopeless.emplace_back(slot, does_not_fit(Kind::unavailable, slot->model, need_of(*slot), room_.most_for(all), pinned));
         }
         for (const auto& [name, slot] : slots_) slot->needs_care |= room_.has_line() && has_process(slot->state);
         if (plan.look_again) {
@@ -190,10 +190,14 @@ void Pool::relieve() {
 
 // Now and then, beside the loop: the kernel walks through the page tables for it.
 void Pool::measure_memory(const SlotPtr& slot) {
-    const auto now = Clock::now();
-    if (!slot->worker || slot->is_measuring || now - slot->measured_at < memory_measure_gap) return;
+    if (!slot->worker || slot->is_measuring) return;
+    {
+        std::lock_guard lock(mutex_);
+        const auto now = Clock::now();
+        if (now - slot->measured_at < memory_measure_gap) return;
+        slot->measured_at = now;
+    }
     slot->is_measuring = true;
-    slot->measured_at = now;
     auto bytes = std::make_shared<uint64_t>(0);
     loop_.run_aside([bytes, pid = slot->worker->pid()] { *bytes = memory_of(process_tree(pid)); },
                     [this, slot, bytes, generation = slot->generation] {

@@ -66,6 +66,7 @@ struct Slot {
     size_t leases = 0;                          // of this generation
     bool held = false;                          // no new leases: draining, or being imaged
     bool needs_care = false;                    // tell the loop when the last lease is released
+    Clock::time_point measured_at{};            // its memory
     FairQueue<std::shared_ptr<Waiter>> queue;
     std::optional<std::chrono::milliseconds> keep_alive;  // said by a request, of this process; negative: for ever
     Clock::time_point last_used = Clock::now();
@@ -98,7 +99,6 @@ struct Slot {
     Clock::time_point imaging_since{};
     uint64_t served = 0;     // leases granted to this generation
     bool is_measuring = false;  // its memory
-    Clock::time_point measured_at{};
     std::unique_ptr<Timer> idle_timer;
     std::unique_ptr<Timer> quiet_timer;
     std::unique_ptr<Timer> dying_timer;  // a process found unreachable

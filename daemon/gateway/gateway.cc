@@ -295,6 +295,14 @@ void show_metrics(Call& call, http::Response& response) {
         });
     };
     each_model("torpor_model_memory_bytes", "Memory of a model's worker (PSS).", [](const auto& of) { return of.memory_bytes; });
+    each_model("torpor_model_reserved_bytes", "What a model's worker has of the memory budget.", [](const auto& of) { return of.reserved_bytes; });
+    const gpu::Pool::Memory memory = call.daemon.pool.memory();
+    if (memory.budget) {
+        gauge("torpor_memory_budget_bytes", "Memory that all workers may take together.",
+              [&](std::string_view name) { fmt::format_to(to, "{} {}\n", name, *memory.budget); });
+    }
+    gauge("torpor_memory_reserved_bytes", "Memory that workers have of it.",
+          [&](std::string_view name) { fmt::format_to(to, "{} {}\n", name, memory.taken); });
     each_model("torpor_model_snapshot_bytes", "Size of a model's snapshot.", [](const auto& of) { return of.snapshot_bytes; });
     each_model("torpor_model_prompt_state_bytes", "States of a model's prompts on disk.", [](const auto& of) { return of.prompt_bytes; });
     each_model("torpor_model_requests", "Requests under way.", [](const auto& of) { return of.requests; });

@@ -23,6 +23,7 @@ from bad_answers import ANSWERS, EARLY
 FOLDER = pathlib.Path(sys.argv[1])
 FOREVER = threading.Event()
 COUNT = itertools.count(1)
+GROWN = []
 
 
 def script(name):
@@ -124,6 +125,10 @@ def answer(connection, body):
         return True
     elif what == "digest":
         connection.sendall(whole(json.dumps({"digest": hashlib.sha256(body["text"].encode()).hexdigest()})))
+        return True
+    elif what == "grow":  # takes so much memory, and keeps it
+        GROWN.append(bytearray(b"x") * body["bytes"])
+        connection.sendall(whole(text))
         return True
     elif what == "close":  # after an answer that promised to keep the connection
         connection.sendall(whole(text, "Connection: keep-alive\r\n"))

@@ -19,7 +19,8 @@ TYPES = {  # as the parser names them: a counter without its _total
     "torpor_requests": "counter", "torpor_tokens": "counter", "torpor_limit_hits": "counter", "torpor_failed_keys": "counter",
     "torpor_queue_seconds": "histogram", "torpor_wake_seconds": "histogram", "torpor_first_byte_seconds": "histogram",
     "torpor_request_seconds": "histogram",
-    "torpor_model_state": "gauge", "torpor_model_memory_bytes": "gauge", "torpor_model_snapshot_bytes": "gauge", "torpor_model_prompt_state_bytes": "gauge",
+    "torpor_model_state": "gauge", "torpor_model_memory_bytes": "gauge", "torpor_model_snapshot_bytes": "gauge", "torpor_model_reserved_bytes": "gauge",
+    "torpor_memory_budget_bytes": "gauge", "torpor_memory_reserved_bytes": "gauge", "torpor_model_prompt_state_bytes": "gauge",
     "torpor_model_requests": "gauge", "torpor_model_waiting": "gauge", "torpor_connections": "gauge",
     "torpor_body_bytes": "gauge", "torpor_answer_bytes": "gauge",
     "torpor_http_threads": "gauge", "torpor_database_log_bytes": "gauge"}

@@ -10,7 +10,7 @@ namespace torpor::cli {
 namespace {
 
 struct NewModel {
-    std::string name, engine, path, idle, ready, snapshot;
+    std::string name, engine, path, idle, ready, snapshot, memory;
     std::vector<std::string> aliases, wires, env, adapters;
     bool pinned = false, replace = false;
 };
@@ -27,6 +27,7 @@ Result<std::string> body_of(const NewModel& model, const Context& context) {
     if (!model.path.empty()) json.member("path", absolute(model.path));
     if (!model.idle.empty()) json.member("idle", model.idle);
     if (!model.ready.empty()) json.member("ready", model.ready);
+    if (!model.memory.empty()) json.member("memory", model.memory);
     if (!model.snapshot.empty()) json.member("snapshot", model.snapshot);
     if (model.pinned) json.member("pinned", true);
     const auto list = [&](std::string_view key, const std::vector<std::string>& texts) {
@@ -85,6 +86,7 @@ void add_add(CLI::App& group, Context& context) {
     verb->add_flag("--pinned", model.pinned, "never sleep by itself");
     verb->add_option("--snapshot", model.snapshot, "off: keep no image of its memory on disk; every start is cold")
         ->check(CLI::IsMember(std::vector<std::string>{"ready", "off"}));
+    verb->add_option("--memory", model.memory, "what a worker takes, like 6GiB, if Torpor's own guess is wrong");
     verb->add_option("--ready", model.ready, "the path that answers 200 once a custom engine serves");
     verb->add_option("--wire", model.wires, "a wire that a custom engine speaks, like openai-chat")->allow_extra_args(false);
     verb->add_option("--env", model.env, "NAME=VALUE for the engine's environment")->allow_extra_args(false);

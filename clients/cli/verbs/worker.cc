@@ -10,7 +10,8 @@ namespace {
 std::string state_of(simdjson::dom::element model) {
     const std::string_view tier = Answer::text(model, "tier");
     std::string state(Answer::text(model, "state"));
-    return tier.empty() ? state : fmt::format("{} ({})", state, tier);
+    if (!tier.empty()) state = fmt::format("{} ({})", state, tier);
+    return Answer::truth(model, "waits_for_memory") ? state + ", waits for memory" : state;
 }
 
 std::string bytes_or_dash(int64_t bytes) {

@@ -28,12 +28,14 @@ struct ToolContext {
     Mode mode = Mode::read_only;
     std::stop_token stop;                            // interrupted: end soon, and say what was done so far
     std::function<void(std::string_view)> output;    // pieces for those who watch, while it runs; any thread
-    std::filesystem::path spill;                     // a folder of the session's own for outputs that are too long to show
+    std::vector<std::filesystem::path> hidden;       // the daemon's own folders: refused whatever the mode
+    bool may_leave_folder = false;                   // this call was allowed to touch what lies outside of `folder`
 };
 
 struct ToolResult {
-    std::string output;         // for the model; at most tool_output_bytes_max (limits.hh)
+    std::string output;         // for the model; at most output_bytes_max (daemon/tools/limits.hh)
     bool failed = false;        // the model is told, and may try something else
+    bool is_cut_short = false;  // it was stopped before its end; what it did until then is in `output`
     std::string detail = {};    // a JSON object for clients: a diff, an exit status; empty: none
     std::string whole = {};     // all of the output, where `output` is cut; kept by its hash
 };
@@ -45,6 +47,9 @@ struct ToolUse {
     std::vector<std::string> subjects = {};  // what rules are matched with: the path, each segment of a command line
     Mode needs = Mode::read_only;   // the least mode in which nobody need be asked
     bool asks_always = false;       // whatever the mode and the grants say
+    bool leaves_folder = false;     // touches what lies outside of the session's folder
+    bool is_command = false;        // the subjects are command lines, not paths: prefixes end at a word's end
+    bool is_opaque = false;         // and could not be taken apart: no rule with a prefix allows it
     bool only_reads = false;        // may run beside others that only read
 };
 

@@ -1,28 +1,35 @@
 // Turns: what prompts set off. One thread a running turn, blocking code, a stop token; at most turns_max at once, the others
-// wait. A turn lives in the daemon, whoever watches.
+// wait. A turn lives in the daemon, whoever watches; while it waits for an answer to a question it has no thread.
 //
 // Everything that a turn does is an event first (docs/events.md), so that a daemon that was killed goes on where the log ends:
 // at the start resume_all() looks for sessions that are not idle. A tool call that was started and has no result gets one,
-// `interrupted`; a call that was not started is asked about and run; an answer that was cut short is asked for again. A turn that
-// was resumed turn_resumes_max times without getting further is ended.
+// `interrupted`; a call that was not started is asked about and run; an answer that was cut short is asked for again; a question
+// that has no answer waits for one as before. A turn that was resumed turn_resumes_max times without getting further is ended.
 #pragma once
 
 #include "base/error.hh"
+#include "base/folders.hh"
+#include "daemon/agent/environment.hh"
+#include "daemon/agent/limits.hh"
 #include "daemon/agent/sessions.hh"
 #include "daemon/llm/provider.hh"
 
-#include <condition_variable>
-#include <filesystem>
-#include <map>
+#include <cstdint>
 #include <memory>
-#include <mutex>
-#include <stop_token>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <vector>
 
 namespace torpor::agent {
+
+// What ends a turn with the outcome `limit`.
+struct TurnLimits {
+    int answers = turn_answers_max;
+    int calls = turn_calls_max;
+    uint64_t tokens = turn_tokens_max;
+    double cost = turn_cost_max;
+    std::chrono::milliseconds time = turn_time_max;
+};
 
 class Turns {
   public:
@@ -30,7 +37,8 @@ class Turns {
         store::Store& store;
         Sessions& sessions;
         llm::Providers& providers;
-        std::filesystem::path spill;   // long outputs, below it a folder a session
+        Folders folders;               // the user's memory files lie in `config`; no tool may touch any of them
+        TurnLimits limits = {};
     };
     explicit Turns(Options options);
     ~Turns();
@@ -54,7 +62,7 @@ class Turns {
     // The last turn again, if it failed, was interrupted or met a limit: its answers that are whole stay.
     Result<int64_t> retry(const std::string& session, const std::string& by);
     // The client's environment, for the session's tools; kept in memory only. What is not on the allow-list is dropped.
-    void set_environment(const std::string& session, std::map<std::string, std::string> environment);
+    void set_environment(const std::string& session, const Environment& environment);
 
     // After the start of the daemon.
     void resume_all();

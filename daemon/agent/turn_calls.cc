@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <system_error>
 #include <thread>
 
 namespace torpor::agent {
@@ -152,7 +153,11 @@ Result<void> Turn::run_side_by_side(std::vector<Ready>& batch) {
     std::vector<Result<void>> results(batch.size());
     std::vector<std::thread> others;
     for (size_t i = 1; i < batch.size(); ++i) {
-        others.emplace_back([this, &batch, &results, i] { results[i] = run_one(batch[i]); });
+        try {
+            others.emplace_back([this, &batch, &results, i] { results[i] = run_one(batch[i]); });
+        } catch (const std::system_error&) {  // no more threads: one after the other, then
+            results[i] = run_one(batch[i]);
+        }
     }
     if (!batch.empty()) results[0] = run_one(batch[0]);
     for (std::thread& other : others) other.join();

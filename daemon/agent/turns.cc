@@ -16,6 +16,7 @@
 #include <list>
 #include <map>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 namespace torpor::agent {
@@ -66,7 +67,6 @@ class Turns::Impl {
     struct Running {
         Stopper stopper;
         std::thread thread;
-        bool is_begun = false;
         bool is_wanted_again = false;  // something came while it ran
     };
 
@@ -300,9 +300,14 @@ void Turns::Impl::begin_waiting(std::unique_lock<std::mutex>&) {
         const std::string session = std::move(waiting_.front());
         waiting_.pop_front();
         Running& running = *running_[session];
-        running.is_begun = true;
+        try {
+            running.thread = std::thread([this, session, &running] { run(session, running); });
+        } catch (const std::system_error& failed) {
+            log::error("no thread for a turn: {}; it waits for the end of another", failed.what());
+            waiting_.push_front(session);
+            return;
+        }
         ++threads_;
-        running.thread = std::thread([this, session, &running] { run(session, running); });
     }
 }
 

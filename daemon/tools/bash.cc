@@ -78,9 +78,14 @@ Result<ToolResult> run(const object& input, const ToolContext& context) {
     command.environment = context.environment;
     command.time = std::chrono::milliseconds(std::min<uint64_t>(number_of(input, "timeout", time_default), time_max));
     command.stop = context.stop;
+    std::string open;  // with the first bytes of a character whose last are to come
     command.output = [&](std::string_view piece) {
         kept.add(piece);
-        if (context.output) context.output(piece);
+        if (!context.output) return;
+        open += piece;
+        const size_t whole = whole_characters(open);
+        context.output(std::string_view(open).substr(0, whole));
+        open.erase(0, whole);
     };
     auto end = run_command(command);
     if (!end) return ToolResult{.output = end.error().text(), .failed = true};

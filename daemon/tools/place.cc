@@ -105,15 +105,10 @@ Result<Place> locate(std::string_view path, const agent::ToolContext& context) {
 }
 
 bool is_guarded(const Place& place) {
-    static constexpr std::array<std::string_view, 3> names{".torpor", ".mcp.json", ".claude"};
-    std::string before;
-    for (const fs::path& part : place.real) {
-        const std::string name = to_lower(part.string());  // some file systems know no case
-        if (std::ranges::find(names, name) != names.end()) return true;
-        if (before == ".git" && (name == "hooks" || name == "config")) return true;
-        before = name;
-    }
-    return false;
+    static constexpr std::array<std::string_view, 4> names{".torpor", ".mcp.json", ".claude", ".git"};
+    return std::ranges::any_of(place.real, [](const fs::path& part) {
+        return std::ranges::find(names, to_lower(part.string())) != names.end();  // some file systems know no case
+    });
 }
 
 Result<Fd> open_at(const Place& place, const agent::ToolContext& context, int flags, mode_t mode) {

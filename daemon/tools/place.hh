@@ -24,7 +24,8 @@ struct Place {
 // `refused` for what no tool may touch: the daemon's own folders, and the environments of processes.
 Result<Place> locate(std::string_view path, const agent::ToolContext& context);
 
-// Whether a write there can change what is run or allowed: .torpor, .mcp.json, .claude, .git/hooks, .git/config.
+// Whether a write there can change what is run or allowed: .torpor, .mcp.json, .claude, .git (hooks, config, or another
+// repository in its place).
 bool is_guarded(const Place& place);
 
 // As open(2), with O_CLOEXEC. A file that came to lie outside of the folder by a link that was made meanwhile is not opened.

@@ -179,10 +179,10 @@ TEST_CASE("write_file replaces all of a file, keeps its mode and shows what chan
 TEST_CASE("write_file always asks for what can change what is run or allowed") {
     Bench bench;
     bench.context.mode = Mode::danger_full_access;
-    for (const char* path : {".git/hooks/pre-commit", ".git/config", "sub/.git/config", ".torpor/x", ".mcp.json", ".claude/settings.json", ".GIT/config"}) {
+    for (const char* path : {".git/hooks/pre-commit", ".git/config", "sub/.git/config", ".torpor/x", ".mcp.json", ".claude/settings.json", ".GIT/config", ".git", "sub/.git"}) {
         CHECK_MESSAGE(bench.look("write_file", fmt::format(R"({{"path":"{}","content":""}})", path))->asks_always, path);
     }
-    CHECK(!bench.look("write_file", R"({"path":".git/index","content":""})")->asks_always);
+    CHECK(!bench.look("write_file", R"({"path":".gitignore","content":""})")->asks_always);
     CHECK(!bench.look("write_file", R"({"path":"/tmp/x","content":""})")->asks_always);
     bench.context.mode = Mode::workspace_write;
     CHECK(bench.look("write_file", R"({"path":"/tmp/x","content":""})")->asks_always);

@@ -40,13 +40,16 @@ class Session {
     const std::string& id() const { return id_; }
 
     // As store::append_event. Blocks on the disk. `check` runs in the same transaction before it: a failure of it is
-    // returned and nothing is appended (the first answer to a question wins by this).
+    // returned and nothing is appended (the first answer to a question wins by this). Where `change` has a state, those who
+    // listen are told it (`state`) after the event.
     using Check = std::function<Result<void>(store::Connection&)>;
     Result<int64_t> append(std::string_view kind, const std::string& body, std::string_view text = {},
                            const store::SessionChange& change = {}, const Check& check = {});
 
     // Told to those who listen now, kept nowhere but for late comers: `open` holds what of a block was told since its
-    // beginning, so that they can be given it whole. `block` names it; the event that ends the block clears it.
+    // beginning, so that they can be given it whole. `block` names it: what comes before `kind` in its JSON, without braces
+    // (`"turn":3,"answer":1,"block":0`); the event that ends the block clears it. With the kind "output" (`"turn":3,"call":"c1"`)
+    // it is told as `output`, not as `delta`.
     void tell_delta(const std::string& block, std::string_view kind, std::string_view piece);
     void clear_deltas();
 

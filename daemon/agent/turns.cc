@@ -139,12 +139,15 @@ Result<int64_t> Turns::Impl::prompt(const std::string& session, std::string text
     std::lock_guard lock(order_of(session));
     auto row = row_of(session);
     if (!row) return Failure(row.error());
-    if (row->state != store::SessionState::idle) {
-        auto progress = progress_of(session);
-        if (!progress) return Failure(progress.error());
-        if (progress->waiting().size() >= prompts_waiting_max) {
-            return fail_limit(Kind::busy, "prompts_waiting", fmt::format("{} prompts wait in this session already", prompts_waiting_max));
-        }
+    auto progress = progress_of(session);
+    if (!progress) return Failure(progress.error());
+    if (progress->waiting().size() >= prompts_waiting_max) {
+        return fail_limit(Kind::busy, "prompts_waiting", fmt::format("{} prompts wait in this session already", prompts_waiting_max));
+    }
+    if (row->state == store::SessionState::idle && progress->turn().is_under_way) {
+        // A fork or an import that ends in the middle of a turn: its calls are the other session's to run.
+        auto ended = (*open)->append("turn_ended", body_of({{"turn", progress->turn().number}}, {{"outcome", "interrupted"}, {"reason", "the session was copied up to here"}}));
+        if (!ended) return ended;
     }
     store::SessionChange change;
     if (row->state != store::SessionState::asking) change.state = store::SessionState::running;

@@ -512,3 +512,35 @@ TEST_CASE("a turn that is resumed again and again without getting further is end
     house.turns->stop();
     CHECK(house.state() == store::SessionState::idle);
 }
+
+TEST_CASE("a copy that ends in the middle of a turn does not do what the other session does") {
+    House house("danger-full-access");
+    REQUIRE(house.session->append("prompt", R"({"text":"one"})"));
+    REQUIRE(house.session->append("turn_started", R"({"turn":2,"prompt":2})"));
+    REQUIRE(house.session->append("tool_call", R"({"turn":2,"answer":1,"block":0,"call":"c","tool":"bash","input":{"command":"touch twice"}})"));
+    REQUIRE(house.session->append("answered", R"({"turn":2,"answer":1,"stop":"tool_calls","told":3})"));
+    house.prompt("go on");
+    house.watcher->wait_for("turn_ended", 2);
+    CHECK(house.file("twice") == "(not there)");
+    std::lock_guard lock(house.model.mutex);
+    const auto& blocks = house.model.requests.at(0).messages.back().blocks;
+    CHECK(blocks[0].text == "What this call did is not known.");
+    CHECK(blocks[2].text == "go on");
+}
+
+TEST_CASE("images of a prompt are kept by their hash and reach the model") {
+    House house;
+    auto seq = house.turns->prompt(house.id, "what is it?", {{"image/png", "the bytes"}}, "owner");
+    REQUIRE(seq);
+    house.watcher->wait_for("turn_ended");
+    CHECK(house.last("prompt").body.find("the bytes") == std::string::npos);
+    CHECK(house.has("prompt", R"("media_type":"image/png","bytes":9)"));
+    CHECK(house.turns->prompt(house.id, "", {{"image/png", std::string(image_bytes_max + 1, 'x')}}, "owner").error().kind == Kind::too_large);
+    CHECK(house.turns->prompt(house.id, "", {}, "owner").error().kind == Kind::invalid);
+    std::lock_guard lock(house.model.mutex);
+    const auto& blocks = house.model.requests.at(0).messages.at(0).blocks;
+    REQUIRE(blocks.size() == 2);
+    CHECK(blocks[0].kind == llm::Block::Kind::image);
+    CHECK(blocks[0].bytes == "the bytes");
+    CHECK(blocks[1].text == "what is it?");
+}

@@ -52,7 +52,7 @@ class Progress {
     const std::deque<int64_t>& waiting() const { return waiting_; }
     const TurnState& turn() const { return turn_; }             // the last one
     const std::vector<store::Grant>& rules() const { return rules_; }  // given for this session only
-    const std::string& system() const { return system_; }      // hash of the system prompt; empty before the first turn
+    const std::string& system_hash() const { return system_; }      // hash of the system prompt; empty before the first turn
 
   private:
     void add_answered(const store::Event& event);

@@ -90,7 +90,7 @@ std::string Turn::limit_met(std::string& reason) const {
 }
 
 Result<void> Turn::begin() {
-    std::string hash = progress_.system();
+    std::string hash = progress_.system_hash();
     if (hash.empty()) {
         const std::string text = make_system_prompt({row_.folder, parts_.options.folders.config, row_.created_at_ms});
         auto kept = parts_.options.store.write([&](store::Connection& db) -> Result<void> {
@@ -121,7 +121,7 @@ Result<void> Turn::begin() {
 }
 
 Result<std::string> Turn::system_prompt() {
-    auto text = parts_.options.store.read([&](store::Connection& db) { return store::find_content(db, session_.id(), progress_.system()); });
+    auto text = parts_.options.store.read([&](store::Connection& db) { return store::find_content(db, session_.id(), progress_.system_hash()); });
     if (text) return text;
     if (text.error().kind != Kind::not_found) return text;
     // An import without it: what is told is as good, and the cache is cold anyway.

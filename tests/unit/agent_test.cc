@@ -114,7 +114,7 @@ TEST_CASE("a log tells what waits, what was asked and what was begun") {
     log.add("prompt_withdrawn", R"({"prompt":2})");
     log.add("turn_started", R"({"turn":1,"prompt":1,"system":"hash"})");
     CHECK(log.progress().waiting() == std::deque<int64_t>{3});
-    CHECK(log.progress().system() == "hash");
+    CHECK(log.progress().system_hash() == "hash");
     log.add("tool_call", R"({"turn":1,"answer":1,"block":0,"call":"lost","tool":"bash","input":{}})");
     log.add("tool_call", R"({"turn":1,"answer":2,"block":0,"call":"a","tool":"bash","input":{}})");
     log.add("answered", R"({"turn":1,"answer":2,"stop":"tool_calls","told":5,"usage":null,"cost":null})");

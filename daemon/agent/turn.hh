@@ -10,38 +10,16 @@
 #include "daemon/agent/progress.hh"
 #include "daemon/agent/sessions.hh"
 #include "daemon/agent/tool.hh"
+#include "daemon/agent/turn_threads.hh"
 #include "daemon/agent/turns.hh"
 
 #include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <stop_token>
 #include <string>
 
 namespace torpor::agent {
-
-// The stop token of what a session does now. Any thread.
-class Stopper {
-  public:
-    std::stop_token token() const {
-        std::lock_guard lock(mutex_);
-        return source_.get_token();
-    }
-    void stop() {
-        std::lock_guard lock(mutex_);
-        source_.request_stop();
-    }
-    // For the next turn: what stopped the last one does not stop it.
-    void renew() {
-        std::lock_guard lock(mutex_);
-        source_ = {};
-    }
-
-  private:
-    mutable std::mutex mutex_;
-    std::stop_source source_;  // guarded by mutex_
-};
 
 struct TurnParts {
     const Turns::Options& options;

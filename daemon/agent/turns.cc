@@ -5,19 +5,14 @@
 #include "daemon/agent/event_body.hh"
 #include "daemon/agent/progress.hh"
 #include "daemon/agent/turn.hh"
+#include "daemon/agent/turn_threads.hh"
 
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <condition_variable>
-#include <deque>
 #include <functional>
 #include <limits>
-#include <list>
 #include <map>
 #include <mutex>
-#include <system_error>
-#include <thread>
 
 namespace torpor::agent {
 
@@ -49,7 +44,6 @@ std::string body_of(std::initializer_list<std::pair<std::string_view, int64_t>> 
 class Turns::Impl {
   public:
     explicit Impl(Options options) : options_(std::move(options)) {}
-    ~Impl() { stop(); }
 
     Result<int64_t> prompt(const std::string& session, std::string text, std::vector<Image> images, const std::string& by);
     Result<void> withdraw(const std::string& session, int64_t prompt, const std::string& by);
@@ -59,39 +53,26 @@ class Turns::Impl {
     Result<int64_t> retry(const std::string& session, const std::string& by);
     void set_environment(const std::string& session, const Environment& environment);
     void resume_all();
-    void stop();
-    size_t running_count() const;
+    void stop() { threads_.stop(); }
+    size_t running_count() const { return threads_.running_count(); }
 
   private:
-    // A session whose turns run, or wait for a thread.
-    struct Running {
-        Stopper stopper;
-        std::thread thread;
-        bool is_wanted_again = false;  // something came while it ran
-    };
-
     std::mutex& order_of(const std::string& session) { return orders_[std::hash<std::string>()(session) % orders_.size()]; }
     Result<Progress> progress_of(const std::string& session);
     Result<store::Session> row_of(const std::string& session);
     Environment environment_of(const std::string& session) const;
-    void wake(const std::string& session);
-    void begin_waiting(std::unique_lock<std::mutex>& lock);
-    void run(const std::string& session, Running& running);
-    void join_ended(std::unique_lock<std::mutex>& lock);
+    Result<void> run(const std::string& session, Stopper& stopper);
     Result<void> resume(const std::string& session);
 
     const Options options_;
     std::array<std::mutex, 64> orders_;  // by a hash of the session: TurnParts::order
-    std::atomic<bool> is_stopping_{false};
 
     mutable std::mutex mutex_;
-    std::condition_variable ended_;
-    std::map<std::string, std::unique_ptr<Running>> running_;  // guarded by mutex_
-    std::deque<std::string> waiting_;                          // guarded by mutex_; of those, that have no thread yet
-    std::list<std::thread> threads_ended_;                     // guarded by mutex_; to be joined
-    size_t threads_ = 0;                                       // guarded by mutex_
     std::map<std::string, std::pair<uint64_t, Environment>> environments_;  // guarded by mutex_; with when it was set
-    uint64_t environments_set_ = 0;                            // guarded by mutex_
+    uint64_t environments_set_ = 0;  // guarded by mutex_
+
+    // The last, so that its threads end before what they use.
+    TurnThreads threads_{turns_max, [this](const std::string& session, Stopper& stopper) { return run(session, stopper); }};
 };
 
 Result<store::Session> Turns::Impl::row_of(const std::string& session) {
@@ -152,7 +133,7 @@ Result<int64_t> Turns::Impl::prompt(const std::string& session, std::string text
     store::SessionChange change;
     if (row->state != store::SessionState::asking) change.state = store::SessionState::running;
     auto seq = (*open)->append("prompt", body.text(), text, change);
-    if (seq && change.state) wake(session);
+    if (seq && change.state) threads_.wake(session);
     return seq;
 }
 
@@ -226,7 +207,7 @@ Result<int64_t> Turns::Impl::decide(const std::string& session, int64_t question
     std::lock_guard lock(order_of(session));
     auto seq = (*open)->append("decided", body_of({{"question", question}}, {{"answer", answer}, {"message", message}, {"by", by}}), {},
                                {.state = store::SessionState::running}, first);
-    if (seq) wake(session);
+    if (seq) threads_.wake(session);
     return seq;
 }
 
@@ -243,12 +224,8 @@ Result<bool> Turns::Impl::interrupt(const std::string& session, const std::strin
         auto seq = (*open)->append("turn_interrupted", body_of({{"turn", number}}, {{"by", by}}), {}, {.state = store::SessionState::running});
         if (!seq) return Failure(seq.error());
     }
-    {
-        std::lock_guard lock(mutex_);
-        const auto found = running_.find(session);
-        if (found != running_.end() && turn.is_under_way) found->second->stopper.stop();
-    }
-    wake(session);
+    if (turn.is_under_way) threads_.stop_turn(session);
+    threads_.wake(session);
     return true;
 }
 
@@ -264,7 +241,7 @@ Result<int64_t> Turns::Impl::retry(const std::string& session, const std::string
     if (!turn.can_retry) return fail(Kind::conflict, "the last turn ended well; there is nothing to retry");
     if (!progress->waiting().empty()) return fail(Kind::conflict, "another prompt waits and goes on from here");
     auto seq = (*open)->append("turn_retried", body_of({{"turn", turn.number}}, {{"by", by}}), {}, {.state = store::SessionState::running});
-    if (seq) wake(session);
+    if (seq) threads_.wake(session);
     return seq;
 }
 
@@ -284,64 +261,11 @@ Environment Turns::Impl::environment_of(const std::string& session) const {
     return own_environment();
 }
 
-void Turns::Impl::wake(const std::string& session) {
-    std::unique_lock lock(mutex_);
-    if (is_stopping_) return;
-    join_ended(lock);
-    auto& running = running_[session];
-    if (running) {
-        running->is_wanted_again = true;
-        return;
-    }
-    running = std::make_unique<Running>();
-    waiting_.push_back(session);
-    begin_waiting(lock);
-}
-
-void Turns::Impl::begin_waiting(std::unique_lock<std::mutex>&) {
-    while (!waiting_.empty() && threads_ < turns_max && !is_stopping_) {
-        const std::string session = std::move(waiting_.front());
-        waiting_.pop_front();
-        Running& running = *running_[session];
-        try {
-            running.thread = std::thread([this, session, &running] { run(session, running); });
-        } catch (const std::system_error& failed) {
-            log::error("no thread for a turn: {}; it waits for the end of another", failed.what());
-            waiting_.push_front(session);
-            return;
-        }
-        ++threads_;
-    }
-}
-
-void Turns::Impl::run(const std::string& session, Running& running) {
-    for (;;) {
-        auto open = options_.sessions.open(session);
-        Result<void> done;
-        if (open) {
-            Turn turn({options_, *open, order_of(session), running.stopper, is_stopping_, [this, session] { return environment_of(session); }});
-            done = turn.run();
-        } else {
-            done = Failure(open.error());
-        }
-        if (!done) log::error("the turn of session {} cannot go on: {}; it does with the next prompt or start", session, done.error().text());
-        std::unique_lock lock(mutex_);
-        if (done && std::exchange(running.is_wanted_again, false) && !is_stopping_) continue;
-        threads_ended_.push_back(std::move(running.thread));
-        running_.erase(session);
-        --threads_;
-        begin_waiting(lock);
-        ended_.notify_all();
-        return;
-    }
-}
-
-void Turns::Impl::join_ended(std::unique_lock<std::mutex>& lock) {
-    std::list<std::thread> ended = std::move(threads_ended_);
-    threads_ended_.clear();
-    lock.unlock();
-    for (std::thread& thread : ended) thread.join();
-    lock.lock();
+Result<void> Turns::Impl::run(const std::string& session, Stopper& stopper) {
+    auto open = options_.sessions.open(session);
+    if (!open) return Failure(open.error());
+    Turn turn({options_, *open, order_of(session), stopper, threads_.is_stopping(), [this, session] { return environment_of(session); }});
+    return turn.run();
 }
 
 // As the log says. A turn that gets no further would end the daemon again and again.
@@ -352,7 +276,7 @@ Result<void> Turns::Impl::resume(const std::string& session) {
     if (!progress) return Failure(progress.error());
     const TurnState& turn = progress->turn();
     if (!turn.is_under_way) {
-        wake(session);
+        threads_.wake(session);
         return {};
     }
     if (turn.resumes >= turn_resumes_max) {
@@ -366,7 +290,7 @@ Result<void> Turns::Impl::resume(const std::string& session) {
         auto resumed = (*open)->append("turn_resumed", body_of({{"turn", turn.number}, {"times", turn.resumes + 1}}, {}));
         if (!resumed) return Failure(resumed.error());
     }
-    wake(session);
+    threads_.wake(session);
     return {};
 }
 
@@ -383,21 +307,6 @@ void Turns::Impl::resume_all() {
         std::lock_guard lock(order_of(session));
         if (auto resumed = resume(session); !resumed) log::error("session {} cannot go on: {}", session, resumed.error().text());
     }
-}
-
-void Turns::Impl::stop() {
-    std::unique_lock lock(mutex_);
-    is_stopping_ = true;
-    for (const std::string& session : waiting_) running_.erase(session);
-    waiting_.clear();
-    for (const auto& [session, running] : running_) running->stopper.stop();
-    ended_.wait(lock, [this] { return threads_ == 0; });
-    join_ended(lock);
-}
-
-size_t Turns::Impl::running_count() const {
-    std::lock_guard lock(mutex_);
-    return threads_;
 }
 
 Turns::Turns(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}

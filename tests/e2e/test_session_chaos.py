@@ -48,13 +48,15 @@ class SessionChaosTest(unittest.TestCase):
         self.is_over = threading.Event()
         self.errors = []
         self.kills = 0
+        self.ended = collections.defaultdict(set)  # turns, by session
         self.up = threading.Lock()  # held while there is no daemon
 
     def reply(self, request):
         """By the conversation alone, as a model: so an answer that was lost is given again."""
         messages = request["messages"]
-        at = max(i for i, message in enumerate(messages) if message["role"] == "user" and "turn " in str(message["content"]))
-        name = re.search(r"turn (\S+)", str(messages[at]["content"])).group(1)
+        prompt = re.compile(r"turn (\d+-\d+-\d+|last)\b")
+        at = max(i for i, message in enumerate(messages) if message["role"] == "user" and prompt.search(str(message["content"])))
+        name = prompt.findall(str(messages[at]["content"]))[-1]
         answers = sum(message["role"] == "assistant" for message in messages[at:])
         plan = plan_of(name) if name != "last" else []
         if answers >= len(plan):
@@ -86,35 +88,42 @@ class SessionChaosTest(unittest.TestCase):
                 with self.up:
                     pass
 
+    def send(self, talk, name, acknowledged):
+        """A prompt, said again until it is acknowledged; its number."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                status, _, answer = talk.post("prompt", {"text": f"turn {name}-{attempt}"})
+            except (OSError, http.client.HTTPException):
+                with self.up:
+                    pass
+                continue  # it may be there, or not
+            if status != 503:
+                self.assertEqual(status, 202, answer)
+                acknowledged[answer["event"]] = f"turn {name}-{attempt}"
+                return answer["event"]
+
     def talk_until(self, end, talk, number, turns, acknowledged):
-        """Prompts, answers questions, and waits for each turn's end."""
+        """Prompts, sometimes two at once, answers questions, interrupts now and then, and waits for each turn's end."""
         dice = random.Random(f"{SEED} {number}")
         while time.monotonic() < end:
-            name = f"{number}-{turns[number]}"
-            attempt = 0
-            while True:
-                attempt += 1
-                try:
-                    status, _, answer = talk.post("prompt", {"text": f"turn {name}/{attempt}"})
-                except (OSError, http.client.HTTPException):
-                    with self.up:
-                        pass
-                    continue  # it may be there, or not
-                if status == 503:
-                    continue
-                self.assertEqual(status, 202, answer)
-                acknowledged[answer["event"]] = f"turn {name}/{attempt}"
-                break
-            self.follow(talk, answer["event"], dice)
-            turns[number] += 1
+            sent = []
+            for _ in range(dice.choice([1, 1, 1, 2])):
+                sent.append(self.send(talk, f"{number}-{turns[number]}", acknowledged))
+                turns[number] += 1
+            if dice.random() < 0.1:
+                time.sleep(dice.random() * 0.1)
+                self.assertEqual(self.insist(lambda: talk.post("interrupt"))[0], 200)
+            for turn in sent:
+                self.follow(talk, turn, dice)
 
     def follow(self, talk, turn, dice):
-        while True:
-            def is_for_us(event):
-                return event["event"] in ("question", "turn_ended")
+        """Until this turn has ended. Those of prompts whose acknowledgement was lost end on the way."""
+        while turn not in self.ended[talk.id]:
             seen = len(talk.events)
             try:
-                talk.read(is_for_us)
+                talk.read(lambda event: event["event"] in ("question", "turn_ended"))
             except (OSError, http.client.HTTPException):
                 with self.up:
                     pass
@@ -122,13 +131,11 @@ class SessionChaosTest(unittest.TestCase):
                 if event["event"] == "question":
                     answer = dice.choice(["once", "once", "no"])
                     status, body = self.insist(lambda: talk.answer(event["seq"], answer))
-                    self.assertIn(status, (200, 409), body)  # 409: the answer came through, and its acknowledgement was lost
+                    self.assertIn(status, (200, 409), body)  # 409: it is there already, only its acknowledgement was lost
                 elif event["event"] == "turn_ended":
-                    if event["outcome"] != "done":
-                        self.assertEqual((event["outcome"], event.get("limit")), ("failed", "turn_resumes"), event)
-                        self.insist(lambda: talk.post("retry"))
-                    elif event["turn"] == turn:
-                        return
+                    if event["outcome"] == "failed":
+                        self.assertEqual(event.get("limit"), "turn_resumes", event)
+                    self.ended[talk.id].add(event["turn"])
             if len(talk.events) == seen:
                 time.sleep(0.005)
 
@@ -157,7 +164,7 @@ class SessionChaosTest(unittest.TestCase):
         outcomes = collections.Counter()
         for talk, acks in zip(talks, acknowledged):
             outcomes += self.check(talk, acks, happened)
-        print(f"measured: seed {SEED}: {sum(turns)} turns, {self.kills} kills, calls {dict(outcomes)}, "
+        print(f"measured: seed {SEED}: {sum(turns)} turns, {self.kills} kills, outcomes {dict(outcomes)}, "
               f"{sum(count for count in happened.values())} effects")
         self.assertGreater(self.kills, 0)
         for talk in talks:  # and it still works
@@ -193,8 +200,11 @@ class SessionChaosTest(unittest.TestCase):
             bounds = {"done": (1, 1), "interrupted": (0, 1), "denied": (0, 0), "skipped": (0, 0)}[result["outcome"]]
             self.assertTrue(bounds[0] <= times <= bounds[1], (times, call, result))
             if result["outcome"] == "interrupted":
-                self.assertIn("may have happened", result["output"])
-        return outcomes
+                self.assertRegex(result["output"], "may have happened|it was interrupted")
+        ended = collections.Counter(event["outcome"] for event in log if event["event"] == "turn_ended")
+        began = {event["turn"] for event in log if event["event"] == "turn_started"}
+        self.assertEqual(began, {event["turn"] for event in log if event["event"] == "turn_ended"})
+        return outcomes + collections.Counter({f"turns {outcome}": count for outcome, count in ended.items()})
 
 
 if __name__ == "__main__":

@@ -42,7 +42,6 @@ class SessionChaosTest(unittest.TestCase):
         self.provider = ScriptedChat(self.reply)
         self.addCleanup(self.provider.close)
         self.torpord = Torpord(more=provider_config(self.provider.url))
-        self.torpord.variables["TORPOR_STAND_IN_PROVIDER"] = self.provider.url
         self.addCleanup(self.torpord.remove)
         self.assertEqual(self.torpord.start(), "ready\n")
         self.is_over = threading.Event()

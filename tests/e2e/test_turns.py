@@ -23,7 +23,6 @@ class TurnsTest(unittest.TestCase):
         self.provider = ScriptedChat(script())
         self.addCleanup(self.provider.close)
         self.torpord = Torpord(more=provider_config(self.provider.url))
-        self.torpord.variables["TORPOR_STAND_IN_PROVIDER"] = self.provider.url
         self.addCleanup(self.torpord.remove)
         self.assertEqual(self.torpord.start(), "ready\n")
 

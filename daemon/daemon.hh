@@ -21,6 +21,11 @@ namespace gateway {
 class Gateway;
 }
 
+namespace agent {
+class Sessions;
+class Turns;
+}
+
 struct Daemon {
     Folders folders;
     EventLoop& loop;
@@ -28,6 +33,8 @@ struct Daemon {
     store::Keys& keys;
     gpu::Pool& pool;
     gateway::Gateway& gateway;
+    agent::Sessions* sessions = nullptr;
+    agent::Turns* turns = nullptr;
     http::Server* server = nullptr;
     int64_t started_at_ms = 0;
     http::Limits http_limits;  // constant

@@ -40,6 +40,15 @@ void list_keys(Call& call, http::Response& response);
 void add_key(Call& call, http::Response& response);
 void remove_key(Call& call, http::Response& response);
 
+// turns.cc
+void add_prompt(Call& call, http::Response& response);
+void withdraw_prompt(Call& call, http::Response& response);
+void steer_turn(Call& call, http::Response& response);
+void answer_question(Call& call, http::Response& response);
+void interrupt_turn(Call& call, http::Response& response);
+void retry_turn(Call& call, http::Response& response);
+void set_environment(Call& call, http::Response& response);
+
 // models.cc: what others need of it. The file of a model; whether its names are free, itself aside, and there
 // may be one more; and reloading after `change` of a file, of which an error tells.
 std::filesystem::path file_of(const Daemon& daemon, const std::string& model);

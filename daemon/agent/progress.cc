@@ -1,0 +1,122 @@
+#include "daemon/agent/progress.hh"
+
+#include "daemon/agent/event_body.hh"
+
+#include <algorithm>
+#include <utility>
+
+namespace torpor::agent {
+
+CallState* Progress::find(const std::string& call) {
+    const auto found = std::ranges::find(turn_.calls, call, &CallState::call);
+    return found == turn_.calls.end() ? nullptr : &*found;
+}
+
+void Progress::add_call(const store::Event& event) {
+    const EventBody body(event.body);
+    if (event.kind == "tool_call") {
+        answering_calls_.push_back({body.text("call"), body.text("tool"), body.json("input"), body.text("malformed")});
+        return;
+    }
+    CallState* const call = find(body.text("call"));
+    if (call == nullptr) return;
+    if (event.kind == "question") {
+        call->question = event.seq;
+        call->rules = body.texts("rules");
+    } else if (event.kind == "tool_started") {
+        call->is_started = true;
+    } else if (event.kind == "tool_result") {
+        call->has_result = true;
+        turn_.input_seq = event.seq;
+        turn_.active_ms += body.number("ms");
+        turn_.resumes = 0;
+        if (body.text("outcome") != "skipped") ++turn_.calls_done;
+    }
+}
+
+void Progress::add_answered(const store::Event& event) {
+    const EventBody body(event.body);
+    const bool is_whole = body.number("answer") == answering_;
+    turn_.calls = is_whole ? std::exchange(answering_calls_, {}) : std::vector<CallState>();
+    turn_.stop = body.text("stop");
+    turn_.last_answer = std::max(turn_.last_answer, body.number("answer"));
+    turn_.told = body.has("told") ? body.number("told") : event.seq;
+    turn_.resumes = 0;
+    ++turn_.answers;
+    turn_.active_ms += body.number("ms");
+    simdjson::dom::object usage;
+    if (body.get("usage", usage)) {
+        const auto count = [&](std::string_view key) {
+            uint64_t number = 0;
+            return usage[key].get(number) ? 0 : number;
+        };
+        turn_.usage.input_tokens += count("input");
+        turn_.usage.output_tokens += count("output");
+        turn_.usage.cache_read_tokens += count("cache_read");
+        turn_.usage.cache_write_tokens += count("cache_write");
+    }
+    double cost = 0;
+    if (!body.get("cost", cost)) turn_.is_cost_known = false;
+    turn_.cost += cost;
+}
+
+void Progress::add(const store::Event& event) {
+    last_seq_ = event.seq;
+    const EventBody body(event.body);
+    if (event.kind == "prompt") {
+        waiting_.push_back(event.seq);
+    } else if (event.kind == "prompt_withdrawn") {
+        std::erase(waiting_, body.number("prompt"));
+    } else if (event.kind == "turn_started") {
+        turn_ = {};
+        answering_ = 0;
+        answering_calls_.clear();
+        turn_.number = body.number("turn");
+        turn_.is_under_way = true;
+        turn_.is_interrupted = interrupt_for_ == turn_.number;
+        turn_.input_seq = event.seq;
+        std::erase(waiting_, body.number("prompt"));
+        if (system_.empty()) system_ = body.text("system");
+    } else if (event.kind == "turn_retried") {
+        turn_.is_under_way = true;
+        turn_.is_interrupted = turn_.can_retry = false;
+        turn_.input_seq = event.seq;
+        turn_.resumes = turn_.answers = turn_.calls_done = 0;
+        turn_.usage = {};
+        turn_.cost = 0;
+        turn_.is_cost_known = true;
+        turn_.active_ms = 0;
+    } else if (event.kind == "turn_resumed") {
+        turn_.resumes = static_cast<int>(body.number("times"));
+    } else if (event.kind == "turn_interrupted") {
+        if (turn_.is_under_way) turn_.is_interrupted = true;
+        if (!turn_.is_under_way) interrupt_for_ = body.number("turn");
+    } else if (event.kind == "turn_ended") {
+        turn_.is_under_way = turn_.is_interrupted = false;
+        turn_.can_retry = body.truth("can_retry");
+        turn_.calls.clear();
+    } else if (event.kind == "steered") {
+        turn_.input_seq = event.seq;
+    } else if (event.kind == "answered") {
+        add_answered(event);
+    } else if (event.kind == "decided") {
+        const auto asked = std::ranges::find(turn_.calls, body.number("question"), &CallState::question);
+        if (asked == turn_.calls.end()) return;
+        asked->decided = body.text("answer");
+        asked->message = body.text("message");
+        turn_.resumes = 0;
+        if (asked->decided != "session") return;
+        for (const std::string& rule : asked->rules) {
+            rules_.push_back({.id = 0, .folder = {}, .rule = rule, .decision = "allow", .by = body.text("by"), .created_at_ms = event.at_ms});
+        }
+    } else if (event.kind == "text" || event.kind == "reasoning" || event.kind == "tool_call") {
+        turn_.last_answer = std::max(turn_.last_answer, body.number("answer"));
+        if (body.number("answer") != answering_) answering_calls_.clear();
+        answering_ = body.number("answer");
+        if (event.kind == "tool_call") add_call(event);
+    } else {
+        add_call(event);
+    }
+}
+
+}  // namespace torpor::agent

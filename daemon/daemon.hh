@@ -25,6 +25,12 @@ namespace agent {
 class Sessions;
 class Turns;
 }
+namespace api {
+class EventStreams;
+}
+namespace llm {
+class Providers;
+}
 
 struct Daemon {
     Folders folders;
@@ -35,6 +41,8 @@ struct Daemon {
     gateway::Gateway& gateway;
     agent::Sessions* sessions = nullptr;
     agent::Turns* turns = nullptr;
+    llm::Providers* providers = nullptr;
+    api::EventStreams* streams = nullptr;
     http::Server* server = nullptr;
     int64_t started_at_ms = 0;
     http::Limits http_limits;  // constant

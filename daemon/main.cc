@@ -4,6 +4,9 @@
 #include "base/open_files.hh"
 #include "base/programs.hh"
 #include "base/text.hh"
+#include "daemon/agent/sessions.hh"
+#include "daemon/agent/turns.hh"
+#include "daemon/api/event_streams.hh"
 #include "daemon/catalogue.hh"
 #include "daemon/config.hh"
 #include "daemon/daemon.hh"
@@ -24,6 +27,7 @@
 #include <string_view>
 
 namespace torpor {
+namespace llm { std::unique_ptr<Providers> stand_in(); }
 namespace {
 
 struct Arguments {
@@ -130,16 +134,26 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
                   .config_mutex = {}, .config = std::move(*config), .config_error = config_error, .certificate = {},
                   .begin_stop = {}};
     daemon.started_at_ms = store::now_ms();
+    agent::Sessions sessions(**store);
+    auto providers = llm::stand_in();
+    agent::Turns turns({**store, sessions, *providers, *folders});
+    api::EventStreams streams(**store);
+    daemon.sessions = &sessions;
+    daemon.providers = providers.get();
+    daemon.turns = &turns;
+    daemon.streams = &streams;
     http::Server server(make_hooks(daemon), daemon.http_limits);
     daemon.server = &server;
     Service service(daemon, server);
     if (auto opened = service.open(); !opened) return opened;
     if (auto started = server.start(); !started) return started;
+    turns.resume_all();
     if (const std::string lack = daemon.lack_of_open_files(); !lack.empty()) log::warning("{}", lack);
     log::info("torpord {} (pid {}) serves {} and {}", TORPOR_VERSION, ::getpid(), folders->socket().string(), daemon.tcp_state);
     notify_service_manager("READY=1");
     tell_starter(starter, "ready\n");
     loop.run();
+    streams.stop();
     server.stop(std::chrono::milliseconds(0));
     gateway.stop();
     service.close();

@@ -5,6 +5,7 @@
 #include "base/open_files.hh"
 #include "base/text.hh"
 #include "daemon/agent/turns.hh"
+#include "daemon/api/event_streams.hh"
 #include "daemon/certificate.hh"
 #include "daemon/sockets.hh"
 
@@ -118,7 +119,8 @@ void Service::begin_stop() {
     socket_watch_.reset();
     socket_retry_.reset();
     stopper_ = std::thread([this] {
-        if (daemon_.turns != nullptr) daemon_.turns->stop();  // the next daemon goes on with them
+        daemon_.turns->stop();  // the next daemon goes on with them
+        daemon_.streams->stop();
         server_.stop(stop_time_max);
         daemon_.loop.post([this] { daemon_.pool.shut_down([this] { finish_stop(); }); });
     });

@@ -93,6 +93,20 @@ std::string Statement::blob(int column) const {
     return bytes ? std::string(bytes, static_cast<size_t>(sqlite3_column_bytes(handle_, column))) : std::string();
 }
 
+double Statement::real(int column) const {
+    return sqlite3_column_double(handle_, column);
+}
+
+Result<void> Statement::bind_null(int index) {
+    if (sqlite3_bind_null(handle_, index) == SQLITE_OK) return {};
+    return fail_sqlite(sqlite3_db_handle(handle_));
+}
+
+Result<void> Statement::bind_at(int index, double value) {
+    if (sqlite3_bind_double(handle_, index, value) == SQLITE_OK) return {};
+    return fail_sqlite(sqlite3_db_handle(handle_));
+}
+
 Result<void> Statement::bind_integer(int index, int64_t value) {
     if (sqlite3_bind_int64(handle_, index, value) == SQLITE_OK) return {};
     return fail_sqlite(sqlite3_db_handle(handle_));

@@ -11,6 +11,7 @@
 #include <concepts>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -50,6 +51,7 @@ class Statement {
 
     // Columns of the current row, the first is 0. NULL reads as 0 or empty.
     int64_t integer(int column) const;
+    double real(int column) const;
     std::string text(int column) const;
     std::string blob(int column) const;
 
@@ -58,9 +60,18 @@ class Statement {
     Result<void> bind_at(int index, Integer value) {
         return bind_integer(index, static_cast<int64_t>(value));
     }
+    // Nothing is NULL.
+    template <class Value>
+    Result<void> bind_at(int index, const std::optional<Value>& value) {
+        return value ? bind_at(index, *value) : bind_null(index);
+    }
+    Result<void> bind_at(int index, double value);
     Result<void> bind_at(int index, std::string_view text);
+    Result<void> bind_at(int index, const std::string& text) { return bind_at(index, std::string_view(text)); }
+    Result<void> bind_at(int index, const char* text) { return bind_at(index, std::string_view(text)); }
     Result<void> bind_at(int index, Blob blob);
     Result<void> bind_integer(int index, int64_t value);
+    Result<void> bind_null(int index);
 
     sqlite3_stmt* handle_;
 };

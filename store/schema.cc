@@ -12,7 +12,7 @@ namespace torpor::store {
 namespace {
 
 // Released entries never change: files out there were made by them.
-constexpr std::array<const char*, 4> versions{
+constexpr std::array<const char*, 5> versions{
     R"(
     CREATE TABLE meta (
         name  TEXT PRIMARY KEY,
@@ -79,6 +79,72 @@ constexpr std::array<const char*, 4> versions{
     ALTER TABLE model_seen ADD COLUMN memory_bytes INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE model_seen ADD COLUMN cold_ms      INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE model_seen ADD COLUMN thaw_ms      INTEGER NOT NULL DEFAULT 0;
+    )",
+
+    // Sessions. `place` is number * 2^32 + seq, so that a session's events lie together and in order, in `event` as
+    // in `found`; a session's title is found at seq 0.
+    R"(
+    CREATE TABLE session (
+        number        INTEGER PRIMARY KEY AUTOINCREMENT,
+        id            TEXT NOT NULL UNIQUE,
+        folder        TEXT NOT NULL,
+        title         TEXT NOT NULL,
+        model         TEXT NOT NULL,
+        mode          TEXT NOT NULL,
+        parent        TEXT NOT NULL,
+        state         INTEGER NOT NULL,
+        is_archived   INTEGER NOT NULL,
+        last_seq      INTEGER NOT NULL,
+        created_at_ms INTEGER NOT NULL,
+        updated_at_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX session_by_use ON session (updated_at_ms);
+    CREATE INDEX session_by_folder ON session (folder, updated_at_ms);
+    CREATE INDEX session_under_way ON session (state) WHERE state <> 0;
+
+    CREATE TABLE event (
+        place INTEGER PRIMARY KEY,
+        kind  TEXT NOT NULL,
+        body  TEXT NOT NULL,
+        at_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE VIRTUAL TABLE found USING fts5(text, tokenize = 'unicode61 remove_diacritics 2');
+
+    CREATE TABLE content (
+        number INTEGER PRIMARY KEY,
+        hash   TEXT NOT NULL UNIQUE,
+        bytes  BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE content_use (
+        session INTEGER NOT NULL REFERENCES session,
+        content INTEGER NOT NULL REFERENCES content,
+        PRIMARY KEY (session, content)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX content_users ON content_use (content);
+
+    CREATE TABLE permission (
+        id            INTEGER PRIMARY KEY AUTOINCREMENT,
+        folder        TEXT NOT NULL,
+        rule          TEXT NOT NULL,
+        decision      TEXT NOT NULL,
+        by            TEXT NOT NULL,
+        created_at_ms INTEGER NOT NULL,
+        UNIQUE (folder, rule)
+    ) STRICT;
+
+    -- Stays when its session goes: what was paid was paid.
+    CREATE TABLE usage (
+        session            TEXT NOT NULL,
+        provider           TEXT NOT NULL,
+        model              TEXT NOT NULL,
+        input_tokens       INTEGER NOT NULL,
+        output_tokens      INTEGER NOT NULL,
+        cache_read_tokens  INTEGER NOT NULL,
+        cache_write_tokens INTEGER NOT NULL,
+        cost               REAL,
+        at_ms              INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX usage_by_time ON usage (at_ms);
     )",
 };
 

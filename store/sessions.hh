@@ -1,5 +1,5 @@
 // Sessions and their events. `event` is the truth: numbered from 1 without gaps within its session, never changed, never
-// removed but with its session. A session's row holds what can be had from its events again (rebuild_session), so that a
+// removed but with its session. A session's row holds what its events say, too, so that a
 // listing reads no events. Bodies are JSON text that the caller has written; this file looks into none.
 //
 // All take a connection, and what writes runs within the writer's transaction (store/store.hh). Times are milliseconds since
@@ -88,6 +88,8 @@ Result<std::vector<FoundSession>> find_sessions(Connection& db, const SessionQue
 // removed with the last session that does.
 Result<std::string> put_content(Connection& db, std::string_view session, std::string_view bytes);  // returns the hash, hex
 Result<std::string> find_content(Connection& db, std::string_view session, std::string_view hash);
+// All that `from` refers to, `to` does, too.
+Result<void> share_contents(Connection& db, std::string_view from, std::string_view to);
 
 // A permission that was given for good: which rule ("tool", "tool(exact)", "tool(prefix:*)") in which folder.
 struct Grant {

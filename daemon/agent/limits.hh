@@ -18,6 +18,8 @@ inline constexpr int turn_resumes_max = 3;                            // without
 // All turns.
 inline constexpr size_t turns_max = 32;                               // a thread each; one that waits for an answer has none
 inline constexpr size_t calls_side_by_side_max = 8;                   // of one message, those that only read
+inline constexpr std::chrono::seconds turn_end_wait_max{10};           // of one that was interrupted: a tool has less to end in
+inline constexpr size_t title_characters_max = 60;                    // made of the first prompt
 inline constexpr size_t prompts_waiting_max = 100;                    // of one session
 inline constexpr size_t prompt_bytes_max = 1024 * 1024;               // 250,000 tokens: more than windows have
 inline constexpr size_t prompt_images_max = 20;                       // what providers take
@@ -35,6 +37,9 @@ inline constexpr size_t folder_levels_max = 64;                       // from th
 inline constexpr size_t environment_variables_max = 64;               // the allow-list has fewer
 inline constexpr size_t environment_value_bytes_max = 16 * 1024;      // a long PATH
 inline constexpr size_t environments_max = 256;                       // sessions; the one set longest ago goes first
+
+// Those who listen.
+inline constexpr size_t open_block_bytes_max = 256 * 1024;            // of a block under way, kept for late comers; the stored event has all
 
 // Reading a log.
 inline constexpr size_t events_read_max = 256;                        // at once

@@ -109,6 +109,8 @@ void Progress::add(const store::Event& event) {
         for (const std::string& rule : asked->rules) {
             rules_.push_back({.id = 0, .folder = {}, .rule = rule, .decision = "allow", .by = body.text("by"), .created_at_ms = event.at_ms});
         }
+    } else if (event.kind == "copied") {
+        rules_.clear();  // nobody gave them to this session
     } else if (event.kind == "text" || event.kind == "reasoning" || event.kind == "tool_call") {
         turn_.last_answer = std::max(turn_.last_answer, body.number("answer"));
         if (body.number("answer") != answering_) answering_calls_.clear();

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <condition_variable>
 #include <functional>
 #include <limits>
 #include <map>
@@ -17,6 +18,18 @@
 namespace torpor::agent {
 
 namespace {
+
+// Its first line, as far as a list has room for it.
+std::string title_of(std::string_view text) {
+    const size_t begin = std::min(text.find_first_not_of(" \t\r\n"), text.size());
+    text = text.substr(begin, text.find_first_of("\r\n", begin) - begin);
+    size_t end = 0;
+    for (size_t characters = 0; end < text.size(); ++end) {
+        const bool is_first = (static_cast<unsigned char>(text[end]) & 0xc0) != 0x80;
+        if (is_first && ++characters > title_characters_max) return std::string(text.substr(0, end)) + "…";
+    }
+    return std::string(text);
+}
 
 // Calls `look` with each event after `after` until it returns true; whether it did.
 Result<bool> any_event_after(store::Connection& db, const std::string& session, int64_t after, const std::function<bool(const store::Event&)>& look) {
@@ -50,6 +63,7 @@ class Turns::Impl {
     Result<int64_t> steer(const std::string& session, std::string text, const std::string& by);
     Result<int64_t> decide(const std::string& session, int64_t question, std::string_view answer, std::string message, const std::string& by);
     Result<bool> interrupt(const std::string& session, const std::string& by);
+    Result<void> remove(const std::string& session, const std::string& by);
     Result<int64_t> retry(const std::string& session, const std::string& by);
     void set_environment(const std::string& session, const Environment& environment);
     void resume_all();
@@ -132,6 +146,7 @@ Result<int64_t> Turns::Impl::prompt(const std::string& session, std::string text
     }
     store::SessionChange change;
     if (row->state != store::SessionState::asking) change.state = store::SessionState::running;
+    if (row->title.empty()) change.title = title_of(text);
     auto seq = (*open)->append("prompt", body.text(), text, change);
     if (seq && change.state) threads_.wake(session);
     return seq;
@@ -227,6 +242,38 @@ Result<bool> Turns::Impl::interrupt(const std::string& session, const std::strin
     if (turn.is_under_way) threads_.stop_turn(session);
     threads_.wake(session);
     return true;
+}
+
+Result<void> Turns::Impl::remove(const std::string& session, const std::string& by) {
+    auto open = options_.sessions.open(session);
+    if (!open) return Failure(open.error());
+    struct Heard {
+        std::mutex mutex;
+        std::condition_variable changed;
+        int count = 0;
+    };
+    const auto heard = std::make_shared<Heard>();
+    const auto started = (*open)->listen([heard](const ToldPtr&) {
+        std::lock_guard lock(heard->mutex);
+        ++heard->count;
+        heard->changed.notify_all();
+    });
+    const auto deadline = std::chrono::steady_clock::now() + turn_end_wait_max;
+    for (;;) {
+        const int before = [&] {
+            std::lock_guard lock(heard->mutex);
+            return heard->count;
+        }();
+        auto was_under_way = interrupt(session, by);  // a prompt that waits begins its turn, and has it ended
+        if (!was_under_way) return Failure(was_under_way.error());
+        if (!*was_under_way) break;
+        std::unique_lock lock(heard->mutex);
+        if (!heard->changed.wait_until(lock, deadline, [&] { return heard->count != before; })) {
+            return fail(Kind::conflict, "session {} is still busy: its turn was interrupted, but what it does has not ended; try again", session);
+        }
+    }
+    std::lock_guard order(order_of(session));
+    return options_.sessions.remove(session);
 }
 
 Result<int64_t> Turns::Impl::retry(const std::string& session, const std::string& by) {
@@ -326,6 +373,9 @@ Result<int64_t> Turns::decide(const std::string& session, int64_t question, std:
 }
 Result<bool> Turns::interrupt(const std::string& session, const std::string& by) {
     return impl_->interrupt(session, by);
+}
+Result<void> Turns::remove(const std::string& session, const std::string& by) {
+    return impl_->remove(session, by);
 }
 Result<int64_t> Turns::retry(const std::string& session, const std::string& by) {
     return impl_->retry(session, by);

@@ -59,6 +59,9 @@ class Turns {
     Result<int64_t> decide(const std::string& session, int64_t question, std::string_view answer, std::string message, const std::string& by);
     // Ends the turn under way: the model's stream, the tool. True if there was one.
     Result<bool> interrupt(const std::string& session, const std::string& by);
+    // Removes the session for good, with all its events. A turn under way is ended first; `conflict` if it does not end within
+    // turn_end_wait_max.
+    Result<void> remove(const std::string& session, const std::string& by);
     // The last turn again, if it failed, was interrupted or met a limit: its answers that are whole stay.
     Result<int64_t> retry(const std::string& session, const std::string& by);
     // The client's environment, for the session's tools; kept in memory only. What is not on the allow-list is dropped.

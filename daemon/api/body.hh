@@ -20,6 +20,7 @@ class Body {
     // Refuses bad JSON, anything but an object, duplicate keys and keys that are not in `known`.
     static Result<Body> parse(const std::string& text, const std::vector<std::string>& known);
 
+    bool has(std::string_view key) const { return object_[key].error() == simdjson::SUCCESS; }
     // Each leaves `out` alone if the key is absent, and keeps the first wrong type as error().
     void text(std::string_view key, std::string& out);
     void truth(std::string_view key, bool& out);

@@ -40,6 +40,20 @@ void list_keys(Call& call, http::Response& response);
 void add_key(Call& call, http::Response& response);
 void remove_key(Call& call, http::Response& response);
 
+// sessions.cc
+void create_session(Call& call, http::Response& response);
+void list_sessions(Call& call, http::Response& response);
+void show_session(Call& call, http::Response& response);
+void set_session(Call& call, http::Response& response);
+void remove_session(Call& call, http::Response& response);
+void follow_session(Call& call, http::Response& response);
+void show_content(Call& call, http::Response& response);
+
+// session_transfer.cc
+void fork_session(Call& call, http::Response& response);
+void export_session(Call& call, http::Response& response);
+void import_session(Call& call, http::Response& response);
+
 // turns.cc
 void add_prompt(Call& call, http::Response& response);
 void withdraw_prompt(Call& call, http::Response& response);

@@ -1,3 +1,4 @@
+#include "base/base64.hh"
 #include "base/json.hh"
 #include "daemon/agent/sessions.hh"
 #include "daemon/agent/turns.hh"
@@ -17,31 +18,6 @@ namespace dom = simdjson::dom;
 void answer_event(http::Response& response, int status, const Result<int64_t>& event) {
     if (!event) return answer_error(response, event.error());
     answer_json(response, status, fmt::format("{{\"event\":{}}}", *event));
-}
-
-Result<std::string> from_base64(std::string_view text) {
-    std::string bytes;
-    bytes.reserve(text.size() / 4 * 3);
-    uint32_t bits = 0;
-    int count = 0;
-    while (text.ends_with('=')) text.remove_suffix(1);
-    for (const char c : text) {
-        const int value = c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52
-                          : c == '+' ? 62 : c == '/' ? 63 : -1;
-        if (value < 0) return fail(Kind::invalid, "an image's 'data' is not base64");
-        bits = (bits << 6) | static_cast<uint32_t>(value);
-        if (++count % 4 == 0) {
-            for (const int shift : {16, 8, 0}) bytes += static_cast<char>((bits >> shift) & 0xFF);
-            bits = 0;
-        }
-    }
-    if (count % 4 == 1) return fail(Kind::invalid, "an image's 'data' is not base64");
-    if (count % 4 == 2) bytes += static_cast<char>((bits >> 4) & 0xFF);
-    if (count % 4 == 3) {
-        bytes += static_cast<char>((bits >> 10) & 0xFF);
-        bytes += static_cast<char>((bits >> 2) & 0xFF);
-    }
-    return bytes;
 }
 
 // By its first bytes: what a client says of it may be wrong, and providers refuse the whole request for that.
@@ -67,7 +43,7 @@ Result<std::vector<agent::Turns::Image>> images_of(const std::string& text) {
         std::string_view data;
         if (one["data"].get(data)) return fail(Kind::invalid, "'images' must be a list of objects with 'data' in base64");
         auto bytes = from_base64(data);
-        if (!bytes) return Failure(bytes.error());
+        if (!bytes) return fail(Kind::invalid, "an image's 'data' is not base64");
         const std::string_view type = image_type_of(*bytes);
         if (type.empty()) return fail(Kind::invalid, "an image is none that models take; they take PNG, JPEG, GIF and WebP");
         images.push_back({std::string(type), std::move(*bytes)});

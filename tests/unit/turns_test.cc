@@ -132,7 +132,7 @@ struct House {
     }
     void listen() {
         watcher = std::make_shared<Watcher>();
-        listening = session->listen([watcher = watcher](const ToldPtr& told) { watcher->tell(told); })->listening;
+        listening = session->listen([watcher = watcher](const ToldPtr& told) { watcher->tell(told); }).listening;
     }
     void start() {
         store = std::move(*store::Store::open(outer / "state"));

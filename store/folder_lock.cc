@@ -1,5 +1,7 @@
 #include "store/folder_lock.hh"
 
+#include "store/limits.hh"
+
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/vfs.h>
@@ -7,6 +9,8 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <cstdio>
 
 namespace torpor::store {
 
@@ -40,6 +44,23 @@ std::string read_pid(int fd) {
     return text.find_first_not_of("0123456789") == text.npos ? std::string(text) : std::string();
 }
 
+// One that was killed keeps its lock for a moment after its socket is gone. Field 9 of /proc/PID/stat are the kernel's
+// flags; PF_EXITING is 4 (linux/sched.h).
+bool is_ending(const std::string& pid) {
+    if (pid.empty()) return true;  // just starting or ending
+    const auto stat = read_file("/proc/" + pid + "/stat", 4096);
+    if (!stat) return true;
+    char state = 0;
+    unsigned flags = 0;
+    const size_t name_end = stat->rfind(')');
+    if (name_end == std::string::npos ||
+        std::sscanf(stat->c_str() + name_end + 1, " %c %*d %*d %*d %*d %*d %u", &state, &flags) != 2) {
+        return false;
+    }
+    constexpr unsigned exiting = 4;
+    return state == 'Z' || state == 'X' || (flags & exiting) != 0;
+}
+
 }  // namespace
 
 Result<FolderLock> FolderLock::take(const std::filesystem::path& folder) {
@@ -47,10 +68,16 @@ Result<FolderLock> FolderLock::take(const std::filesystem::path& folder) {
     // CLOEXEC: a worker that outlives the daemon must not keep the folder locked.
     Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!fd) return fail_errno(Kind::internal, fmt::format("cannot open {}", path.string()));
+    const auto deadline = std::chrono::steady_clock::now() + lock_handover_max;
     while (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno == EINTR) continue;
         if (errno != EWOULDBLOCK) return fail_errno(Kind::internal, fmt::format("cannot lock {}", path.string()));
         const std::string pid = read_pid(fd.get());
+        if (is_ending(pid) && std::chrono::steady_clock::now() < deadline) {
+            constexpr useconds_t gap_us = 2'000;  // flock has no deadline of its own
+            ::usleep(gap_us);
+            continue;
+        }
         return fail(Kind::conflict, "another torpord ({}) uses this folder: {}",
                     pid.empty() ? "just starting or ending" : "pid " + pid, folder.string());
     }

@@ -14,7 +14,7 @@ namespace torpor::store {
 class FolderLock {
   public:
     // Locks `<folder>/torpor.lock` and writes our pid into it. `conflict`, naming the pid, if another
-    // process (or this one) holds it. Does not wait.
+    // process (or this one) holds it. Waits only for a holder that is about to end, lock_handover_max at most.
     static Result<FolderLock> take(const std::filesystem::path& folder);
 
     FolderLock(FolderLock&&) = default;

@@ -19,6 +19,9 @@ inline constexpr int64_t log_bytes_kept = 4 * 1024 * 1024;       // of torpor.db
 inline constexpr int64_t log_pages_before_checkpoint = 1000;     // SQLite's own default, said here to hold it
 inline constexpr int progress_steps = 10'000;                    // between two looks at the stop flag: < 1 ms
 
+// Starting.
+inline constexpr std::chrono::milliseconds lock_handover_max{2000};  // a killed daemon's memory is given back before its lock
+
 // Reading.
 inline constexpr size_t readers_max = 4;                         // reads are short; each costs up to its cache
 inline constexpr std::chrono::milliseconds reader_wait_max{5000};  // longer means that a reader hangs

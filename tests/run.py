@@ -107,6 +107,9 @@ def main():
             passed, failed, skipped = passed + good, failed + bad, skipped + left
             print(f"{name}: {good} passed, {bad} failed, {left} skipped ({seconds:.1f} s)", flush=True)
             if bad:
+                report = re.search(r"(?:WARNING: ThreadSanitizer|ERROR: \w+Sanitizer|runtime error:).*", output, re.DOTALL)
+                if report and report.start() < len(output) - 12000:  # what came of it may be long
+                    print(report[0][:8000], "…", sep="\n")
                 print(output[-12000:], flush=True)
             else:
                 print("".join(f"  {line}\n" for line in output.splitlines() if line.startswith(("skipped:", "size:", "measured:"))), end="")

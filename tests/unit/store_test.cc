@@ -7,10 +7,12 @@
 
 #include <doctest/doctest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
 #include <future>
+#include <optional>
 #include <vector>
 
 using namespace torpor;
@@ -227,6 +229,24 @@ TEST_CASE("a second daemon on the folder is refused, with the first one's pid") 
     }
     CHECK(Store::open(folder.path()));
     CHECK(std::filesystem::exists(folder / "torpor.lock"));  // never unlinked
+}
+
+TEST_CASE("a daemon that is about to end is waited for") {
+    TemporaryFolder folder;
+    std::optional<store::FolderLock> ending;
+    {
+        auto lock = store::FolderLock::take(folder.path());
+        REQUIRE(lock);
+        ending.emplace(std::move(*lock));
+    }
+    const pid_t dead = ::fork();
+    if (dead == 0) ::_exit(0);
+    REQUIRE(::waitpid(dead, nullptr, 0) == dead);
+    std::ofstream(folder / "torpor.lock") << dead << '\n';
+    auto next = std::async(std::launch::async, [&] { return store::FolderLock::take(folder.path()).has_value(); });
+    CHECK(next.wait_for(std::chrono::milliseconds(50)) == std::future_status::timeout);
+    ending.reset();
+    CHECK(next.get());
 }
 
 TEST_CASE("network filesystems are known by their type") {

@@ -136,6 +136,11 @@ Result<void> take_prompt_state(Config& config, const std::string& text) {
     return {};
 }
 
+Result<void> take_agent_model(Config& config, const std::string& text) {
+    config.agent_model = text;
+    return {};
+}
+
 Result<void> take_disk(Config& config, const std::string& text) {
     config.disk_budget.reset();
     if (text == "auto") return {};
@@ -183,6 +188,7 @@ constexpr std::array keys{
     Key{"pool", "disk", take_disk},
     Key{"pool", "prompt_state", take_prompt_state},
     Key{"log", "level", take_level},
+    Key{"agent", "model", take_agent_model},
     PROGRAM("llama-server"),
     PROGRAM("vllm"),
     PROGRAM("sglang"),
@@ -255,7 +261,14 @@ Result<Config> parse_config(std::string_view text, const std::string& file) {
     if (!parsed) return Failure(parsed.error());
     Config config;
     for (const auto& [name, node] : *parsed) {
-        const auto tables = names_in("");
+        auto tables = names_in("");
+        tables.emplace_back("provider");
+        if (name.str() == "provider" && node.is_table()) {
+            auto providers = llm::read_providers(*node.as_table(), file);
+            if (!providers) return Failure(providers.error());
+            config.providers = std::move(*providers);
+            continue;
+        }
         if (!node.is_table() || std::ranges::find(tables, std::string(name.str())) == tables.end()) {
             return at(file, node, "[{}] is not a table of config.toml{}", name.str(), did_you_mean(name.str(), tables));
         }

@@ -6,6 +6,7 @@
 #include "base/limits.hh"
 #include "base/log.hh"
 #include "daemon/gateway/limits.hh"
+#include "daemon/llm/provider_config.hh"
 #include "daemon/tcp_address.hh"
 #include "gpu/engine.hh"
 #include "gpu/limits.hh"
@@ -38,6 +39,8 @@ struct Config {
     uint64_t prompt_state_bytes = gpu::prompt_disk_default;  // on disk, over all models; 0: none is kept
     log::Level log_level = log::Level::info;
     gpu::EnginePrograms programs;
+    std::string agent_model;              // of sessions that name none; empty: the pool's only one
+    std::vector<llm::ProviderConfig> providers;
     std::vector<gpu::Model> models;
     std::vector<std::string> notes;     // for the log: keys without effect
     std::vector<std::string> mistakes;  // of model files, each with file and line; such a model is not in `models`

@@ -29,7 +29,7 @@ namespace api {
 class EventStreams;
 }
 namespace llm {
-class Providers;
+class AllProviders;
 }
 
 struct Daemon {
@@ -41,7 +41,7 @@ struct Daemon {
     gateway::Gateway& gateway;
     agent::Sessions* sessions = nullptr;
     agent::Turns* turns = nullptr;
-    llm::Providers* providers = nullptr;
+    llm::AllProviders* providers = nullptr;
     api::EventStreams* streams = nullptr;
     http::Server* server = nullptr;
     int64_t started_at_ms = 0;

@@ -10,6 +10,7 @@
 #include "daemon/catalogue.hh"
 #include "daemon/config.hh"
 #include "daemon/daemon.hh"
+#include "daemon/llm/providers.hh"
 #include "daemon/dispatch.hh"
 #include "daemon/gateway/gateway.hh"
 #include "daemon/service.hh"
@@ -27,7 +28,6 @@
 #include <string_view>
 
 namespace torpor {
-namespace llm { std::unique_ptr<Providers> stand_in(); }
 namespace {
 
 struct Arguments {
@@ -135,11 +135,12 @@ Result<void> run(const Arguments& arguments, Fd& starter) {
                   .begin_stop = {}};
     daemon.started_at_ms = store::now_ms();
     agent::Sessions sessions(**store);
-    auto providers = llm::stand_in();
-    agent::Turns turns({**store, sessions, *providers, *folders});
+    llm::AllProviders providers(*folders, pool);
+    providers.set(daemon.config.providers, daemon.config.agent_model);
+    agent::Turns turns({**store, sessions, providers, *folders});
     api::EventStreams streams(**store);
     daemon.sessions = &sessions;
-    daemon.providers = providers.get();
+    daemon.providers = &providers;
     daemon.turns = &turns;
     daemon.streams = &streams;
     http::Server server(make_hooks(daemon), daemon.http_limits);

@@ -37,6 +37,7 @@ constexpr std::array table{
     Route{Method::get, "/api/snapshots", Scope::admin, Lasts::briefly, api::list_snapshots},
     Route{Method::post, "/api/snapshots/{model}/verify", Scope::admin, Lasts::long_, api::verify_snapshot},
     Route{Method::remove, "/api/snapshots/{model}", Scope::admin, Lasts::briefly, api::remove_snapshot},
+    Route{Method::get, "/api/providers", Scope::sessions, Lasts::briefly, api::list_providers},
     Route{Method::get, "/api/sessions", Scope::sessions, Lasts::briefly, api::list_sessions},
     Route{Method::post, "/api/sessions", Scope::sessions, Lasts::briefly, api::create_session},
     Route{Method::post, "/api/sessions/import", Scope::sessions, Lasts::briefly, api::import_session},

@@ -6,6 +6,7 @@
 #include "base/text.hh"
 #include "daemon/agent/turns.hh"
 #include "daemon/api/event_streams.hh"
+#include "daemon/llm/providers.hh"
 #include "daemon/certificate.hh"
 #include "daemon/sockets.hh"
 
@@ -237,6 +238,7 @@ Result<size_t> Daemon::reload() {
         }
         config = std::move(*fresh);
         config_error.clear();
+        providers->set(config.providers, config.agent_model);
     }
     if (auto given = give_models(); !given) return Failure(given.error());
     return count;

@@ -40,6 +40,9 @@ void list_keys(Call& call, http::Response& response);
 void add_key(Call& call, http::Response& response);
 void remove_key(Call& call, http::Response& response);
 
+// providers.cc
+void list_providers(Call& call, http::Response& response);
+
 // sessions.cc
 void create_session(Call& call, http::Response& response);
 void list_sessions(Call& call, http::Response& response);

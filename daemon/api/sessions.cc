@@ -11,7 +11,7 @@
 #include "daemon/api/session_json.hh"
 #include "daemon/daemon.hh"
 #include "daemon/limits.hh"
-#include "daemon/llm/provider.hh"
+#include "daemon/llm/providers.hh"
 
 #include <charconv>
 #include <filesystem>

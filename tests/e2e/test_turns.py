@@ -13,7 +13,7 @@ from talk import Talk
 
 
 def provider_config(url):
-    return f'[provider.scripted]\nwire = "openai-chat"\nurl = "{url}/v1"\n'
+    return f'[provider.scripted]\nwire = "openai-chat"\nbase_url = "{url}/v1"\n[provider.scripted.models.scripted]\n'
 
 
 class TurnsTest(unittest.TestCase):

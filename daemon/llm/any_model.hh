@@ -1,0 +1,25 @@
+// Tools for models whose template knows none: they are offered in the prompt, and the answer is held to a JSON Schema that
+// has two forms, {"say": TEXT} and {"tool": NAME, "input": {...}}. For the session it is an answer like any other.
+#pragma once
+
+#include "daemon/llm/provider.hh"
+
+#include <memory>
+#include <string>
+
+namespace torpor::llm {
+
+class AnyModel final : public Provider {
+  public:
+    explicit AnyModel(std::shared_ptr<Provider> provider) : provider_(std::move(provider)) {}
+    Result<Answer> ask(const Request& request, Listener& listener, std::stop_token stop) override;
+    Result<Count> count(const Request& request, std::stop_token stop) override;
+
+  private:
+    const std::shared_ptr<Provider> provider_;
+};
+
+// The request without tools that asks for the same.
+Request without_tools(const Request& request);
+
+}  // namespace torpor::llm

@@ -137,7 +137,12 @@ Result<llm::Request> Turn::request_for(const llm::Chosen& chosen) {
     request.messages = context_.messages([this](const std::string& hash) {
         return parts_.options.store.read([&](store::Connection& db) { return store::find_content(db, session_.id(), hash); });
     });
-    for (const Tool& tool : tools()) request.tools.push_back({std::string(tool.name), std::string(tool.description), std::string(tool.schema)});
+    // A model that must be told of tools in its prompt gets few: those that the mode allows without a question.
+    const Mode mode = parse_mode(row_.mode).value_or(Mode::read_only);
+    for (const Tool& tool : tools()) {
+        if (!chosen.facts.takes_tools && tool.level > mode) continue;
+        request.tools.push_back({std::string(tool.name), std::string(tool.description), std::string(tool.schema)});
+    }
     request.session = session_.id();
     return request;
 }

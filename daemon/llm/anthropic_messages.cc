@@ -97,6 +97,7 @@ std::string write(const Request& request, const ModelFacts& facts) {
     JsonWriter json;
     const uint64_t most = request.output_tokens_max > 0 ? request.output_tokens_max : facts.output_tokens_max > 0 ? facts.output_tokens_max : output_tokens_default;
     json.begin_object().member("max_tokens", most).member("stream", true);
+    if (request.temperature) json.member("temperature", *request.temperature);
     if (!request.schema.empty()) {
         json.key("output_format").begin_object().member("type", "json_schema").key("schema").raw(request.schema).end_object();
     }

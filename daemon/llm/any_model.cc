@@ -4,6 +4,7 @@
 #include "daemon/llm/reading.hh"
 
 #include <algorithm>
+#include <optional>
 
 namespace torpor::llm {
 
@@ -32,10 +33,11 @@ std::string small_schema(const ToolSpec& tool) {
     return json.end_array().member("additionalProperties", false).end_object().take();
 }
 
-std::string answer_schema(const Request& request) {
+std::string answer_schema(const Request& request, bool may_call) {
     JsonWriter json;
     json.begin_object().key("anyOf").begin_array();
     for (const ToolSpec& tool : request.tools) {
+        if (!may_call) break;
         json.begin_object().member("type", "object").key("properties").begin_object().key("tool").begin_object().member("const", tool.name).end_object();
         json.key("input").raw(small_schema(tool)).end_object();
         json.key("required").begin_array().value("tool").value("input").end_array().member("additionalProperties", false).end_object();
@@ -50,26 +52,32 @@ std::string answer_schema(const Request& request) {
     return json.end_array().end_object().take();
 }
 
-std::string first_sentence(std::string_view text) {
-    return std::string(text.substr(0, std::min(text.find(". "), text.size())));
+// "Reads a text file, with line numbers." as "reads a text file".
+std::string short_description(std::string_view text) {
+    std::string words(text.substr(0, text.find_first_of(".,:;")));
+    if (words.size() > 1 && words[1] >= 'a') words[0] = static_cast<char>(std::tolower(static_cast<unsigned char>(words[0])));
+    return words;
 }
 
+// Forms to be filled in: of several ways to say it, the one that the smallest models follow best.
 std::string offer(const Request& request) {
-    std::string text = "Answer in JSON. To use a tool, answer {\"tool\": NAME, \"input\": {...}}; you are given what it says. To talk to the user, answer "
-                       "{\"say\": TEXT}. The tools:\n";
+    std::string text = "You answer in JSON. Tools:\n";
     for (const ToolSpec& tool : request.tools) {
-        std::string names;
+        std::string input;
         simdjson::dom::parser parser;
         Json schema;
         if (!parser.parse(tool.schema).get(schema)) {
             for (const Json one : list_at(schema, "required")) {
                 std::string_view name;
-                if (!one.get(name)) names += fmt::format("{}{}", names.empty() ? "" : ", ", name);
+                if (one.get(name)) continue;
+                std::string form(name);
+                std::ranges::transform(form, form.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+                input += fmt::format("{}\"{}\": {}", input.empty() ? "" : ", ", name, form);
             }
         }
-        text += fmt::format("- {}({}): {}\n", tool.name, names, first_sentence(tool.description));
+        text += fmt::format("{{\"tool\": \"{}\", \"input\": {{{}}}}} {}\n", tool.name, input, short_description(tool.description));
     }
-    return text;
+    return text + "{\"say\": TEXT} talks to the user\n";
 }
 
 Message as_text(const Message& message) {
@@ -88,7 +96,7 @@ Message as_text(const Message& message) {
             case Block::Kind::tool_call:
                 text += json.begin_object().member("tool", block.tool).key("input").raw(block.input.empty() ? "{}" : block.input).end_object().text();
                 break;
-            case Block::Kind::tool_result: text += fmt::format("{}The tool {}:\n{}", text.empty() ? "" : "\n\n", block.is_error ? "failed" : "says", block.text); break;
+            case Block::Kind::tool_result: text += fmt::format("{}{}{}", text.empty() ? "" : "\n\n", block.is_error ? "It failed: " : "", block.text); break;
             case Block::Kind::image: plain.blocks.push_back(block); break;
             case Block::Kind::reasoning: break;
         }
@@ -97,6 +105,19 @@ Message as_text(const Message& message) {
     block.text = std::move(text);
     plain.blocks.push_back(std::move(block));
     return plain;
+}
+
+// Whether a text ends with the same words again and again, as small models do until they are stopped; the length of what
+// is worth keeping.
+std::optional<size_t> repeats_from(std::string_view text) {
+    constexpr size_t period_min = 12, period_max = 240, times = 4;
+    for (size_t period = period_min; period <= period_max && period * times <= text.size(); ++period) {
+        const std::string_view end = text.substr(text.size() - period);
+        bool is_repeated = true;
+        for (size_t i = 2; i <= times && is_repeated; ++i) is_repeated = text.substr(text.size() - i * period, period) == end;
+        if (is_repeated) return text.size() - (times - 1) * period;
+    }
+    return {};
 }
 
 // Hears the JSON text as it comes, and tells what of {"say": "..."} can be read already.
@@ -113,11 +134,19 @@ class Reader final : public Listener {
         }
         if (said.empty()) return;
         listener_.on_delta(0, Block::Kind::text, said);
+        said_ += said;
+        if (const auto kept = repeats_from(said_); kept && !kept_) {
+            kept_ = *kept;
+            enough_.request_stop();
+        }
     }
     void on_block(size_t, const Block&) override {}
     void on_retry(const Error& why, std::chrono::milliseconds wait) override { listener_.on_retry(why, wait); }
 
     const std::string& raw() const { return raw_; }
+    std::stop_source& enough() { return enough_; }
+    // What was said before it went round in circles; nothing if it did not.
+    std::optional<std::string> kept() const { return kept_ ? std::optional(said_.substr(0, *kept_)) : std::nullopt; }
 
   private:
     // Whether the text's first character has come. A `say` that is no string is told when it is whole.
@@ -161,33 +190,35 @@ class Reader final : public Listener {
     std::string raw_;
     size_t at_ = 0;
     bool is_over_ = false;
+    std::string said_;
+    std::optional<size_t> kept_;
+    std::stop_source enough_;
 };
 
 }  // namespace
 
-Request without_tools(const Request& request) {
+Request without_tools(const Request& request, bool may_call) {
     Request plain = request;
     plain.system = request.system + (request.system.empty() ? "" : "\n\n") + offer(request);
-    plain.schema = answer_schema(request);
+    plain.schema = answer_schema(request, may_call);
     plain.tools.clear();
     plain.messages.clear();
     for (const Message& message : request.messages) plain.messages.push_back(as_text(message));
+    if (!plain.temperature) plain.temperature = 0;  // a path is right or wrong: the likeliest, not one of several
     if (plain.output_tokens_max == 0) plain.output_tokens_max = output_tokens_default_small;
     return plain;
 }
 
-Result<Answer> AnyModel::ask(const Request& request, Listener& listener, std::stop_token stop) {
-    if (request.tools.empty()) return provider_->ask(request, listener, stop);
-    Reader reader(listener);
-    auto answer = provider_->ask(without_tools(request), reader, stop);
-    if (!answer) return answer;
+namespace {
+
+// What this JSON text says.
+Block block_of(const std::string& raw) {
     simdjson::dom::parser parser;
     Json json;
     Block block;
     std::string_view say;
-    if (parser.parse(reader.raw()).get(json)) {
-        // It was cut off, or the engine did not hold it to the form: what it said is what there is.
-        block.text = reader.raw();
+    if (parser.parse(raw).get(json)) {
+        block.text = raw;  // it was cut off, or the engine did not hold it to the form: what it said is what there is
     } else if (const std::string_view tool = text_at(json, "tool"); !tool.empty()) {
         Json input;
         block.kind = Block::Kind::tool_call;
@@ -197,16 +228,65 @@ Result<Answer> AnyModel::ask(const Request& request, Listener& listener, std::st
         block.text = say;
     } else {
         Json other;
-        block.text = json["say"].get(other) ? reader.raw() : simdjson::minify(other);
+        block.text = json["say"].get(other) ? raw : simdjson::minify(other);
     }
-    answer->stop = block.kind == Block::Kind::tool_call ? Stop::tool_calls : answer->stop;
-    listener.on_block(0, block);
+    return block;
+}
+
+// Whether it was made since the user spoke: then its result is known.
+bool was_made(const Request& request, const Block& call) {
+    for (size_t i = request.messages.size(); i-- > 0;) {
+        for (const Block& block : request.messages[i].blocks) {
+            if (request.messages[i].role == Message::Role::user && block.kind == Block::Kind::text) return false;
+            if (block.kind == Block::Kind::tool_call && block.tool == call.tool && block.input == call.input) return true;
+        }
+    }
+    return false;
+}
+
+// Asks for one of the two forms; the answer has one block.
+Result<Answer> ask_once(Provider& provider, const Request& request, bool may_call, Listener& listener, std::stop_token stop) {
+    Reader reader(listener);
+    std::stop_callback stops(stop, [&] { reader.enough().request_stop(); });
+    auto answer = provider.ask(without_tools(request, may_call), reader, reader.enough().get_token());
+    Block block;
+    if (const auto kept = reader.kept(); kept && !stop.stop_requested()) {
+        if (!answer) answer = Answer();
+        block.text = *kept;
+        answer->stop = Stop::end;
+    } else if (answer) {
+        block = block_of(reader.raw());
+    } else {
+        return answer;
+    }
     answer->blocks.assign(1, std::move(block));
     return answer;
 }
 
+}  // namespace
+
+Result<Answer> AnyModel::ask(const Request& request, Listener& listener, std::stop_token stop) {
+    if (request.tools.empty()) return provider_->ask(request, listener, stop);
+    auto answer = ask_once(*provider_, request, true, listener, stop);
+    if (!answer) return answer;
+    if (answer->blocks[0].kind == Block::Kind::tool_call && was_made(request, answer->blocks[0])) {
+        // Small models go round in circles, where all that is left is to say what the tool gave.
+        const auto first = answer->usage;
+        answer = ask_once(*provider_, request, false, listener, stop);
+        if (!answer) return answer;
+        if (answer->usage && first) {
+            answer->usage->input_tokens += first->input_tokens;
+            answer->usage->output_tokens += first->output_tokens;
+            answer->usage->cache_read_tokens += first->cache_read_tokens;
+        }
+    }
+    if (answer->blocks[0].kind == Block::Kind::tool_call) answer->stop = Stop::tool_calls;
+    listener.on_block(0, answer->blocks[0]);
+    return answer;
+}
+
 Result<Provider::Count> AnyModel::count(const Request& request, std::stop_token stop) {
-    return provider_->count(request.tools.empty() ? request : without_tools(request), stop);
+    return provider_->count(request.tools.empty() ? request : without_tools(request, true), stop);
 }
 
 }  // namespace torpor::llm

@@ -1,5 +1,6 @@
 // Tools for models whose template knows none: they are offered in the prompt, and the answer is held to a JSON Schema that
-// has two forms, {"say": TEXT} and {"tool": NAME, "input": {...}}. For the session it is an answer like any other.
+// has two forms, {"say": TEXT} and {"tool": NAME, "input": {...}}. A call that was made already, and answered, is not made again:
+// then the model is asked for words. For the session it is an answer like any other.
 #pragma once
 
 #include "daemon/llm/provider.hh"
@@ -19,7 +20,7 @@ class AnyModel final : public Provider {
     const std::shared_ptr<Provider> provider_;
 };
 
-// The request without tools that asks for the same.
-Request without_tools(const Request& request);
+// The request without tools that asks for the same; `may_call` false: for words only.
+Request without_tools(const Request& request, bool may_call);
 
 }  // namespace torpor::llm

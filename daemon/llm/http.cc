@@ -3,6 +3,7 @@
 #include "daemon/llm/limits.hh"
 
 #include <curl/curl.h>
+#include <sys/socket.h>
 
 #include <charconv>
 
@@ -89,6 +90,10 @@ struct Easy {
     }
 };
 
+curl_socket_t open_socket(void*, curlsocktype, curl_sockaddr* address) {
+    return ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
 void prepare(Easy& easy, const HttpRequest& request, Exchange& exchange) {
     for (const std::string& header : request.headers) easy.headers = curl_slist_append(easy.headers, header.c_str());
     easy.headers = curl_slist_append(easy.headers, "Expect:");  // a round trip for nothing
@@ -106,6 +111,7 @@ void prepare(Easy& easy, const HttpRequest& request, Exchange& exchange) {
     curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, take_bytes);
     curl_easy_setopt(handle, CURLOPT_WRITEDATA, &exchange);
     curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, easy.words);
+    curl_easy_setopt(handle, CURLOPT_OPENSOCKETFUNCTION, open_socket);  // no child shall have it
     curl_easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L);
     exchange.easy = handle;
 }

@@ -98,6 +98,7 @@ std::string write(const Request& request, const ModelFacts&) {
     json.begin_object().member("model", request.model).member("stream", true);
     json.key("stream_options").begin_object().member("include_usage", true).end_object();
     if (request.output_tokens_max > 0) json.member("max_tokens", request.output_tokens_max);
+    if (request.temperature) json.member("temperature", *request.temperature);
     if (!request.tools.empty()) {
         json.key("tools").begin_array();
         for (const ToolSpec& tool : request.tools) {

@@ -59,6 +59,7 @@ std::string write(const Request& request, const ModelFacts&) {
     json.begin_object().member("model", request.model).member("stream", true).member("store", false);
     if (!request.system.empty()) json.member("instructions", request.system);
     if (request.output_tokens_max > 0) json.member("max_output_tokens", request.output_tokens_max);
+    if (request.temperature) json.member("temperature", *request.temperature);
     if (!request.session.empty()) json.member("prompt_cache_key", request.session);
     if (reasons(request.model)) json.key("include").begin_array().value("reasoning.encrypted_content").end_array();
     if (!request.tools.empty()) {

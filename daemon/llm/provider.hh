@@ -52,6 +52,7 @@ struct Request {
     std::vector<ToolSpec> tools = {};
     uint64_t output_tokens_max = 0;  // 0: the provider's own, or what its wire demands
     std::string schema = {};         // JSON Schema that the answer's text must fit; empty: none
+    std::optional<double> temperature = {};  // nothing: the provider's own
     std::string session = {};        // for the provider's routing of caches (prompt_cache_key and the like); empty: none
 };
 

@@ -3,7 +3,7 @@
 //     torpor-launch [--open-files N] [--no-io-uring] [--no-amx] -- COMMAND [ARGUMENT]...
 //
 // libuv makes the session and the descriptors but has no hook before exec; this sets what must be set in
-// the child itself: the umask, the soft limit of open files (the daemon raised its own, and what uses select()
+// the child itself: no other descriptor of the daemon (CRIU cannot dump half a connection), the umask, the soft limit of open files (the daemon raised its own, and what uses select()
 // breaks beyond 1024), and for engines whose row says so what answers with ENOSYS
 // - io_uring_setup, because CRIU cannot dump a process that holds an io_uring;
 // - the request for AMX, because CRIU does not ask for it again on behalf of a thawed process, whose next
@@ -77,6 +77,7 @@ static void limit_open_files(rlim_t count) {
 
 int main(int argc, char** argv) {
     const bool is_root = geteuid() == 0;
+    syscall(SYS_close_range, 3U, ~0U, 0U);  // what a library of the daemon opened without care
     int i = 1;
     for (; i < argc && std::string_view(argv[i]) != "--"; ++i) {
         if (std::string_view(argv[i]) == "--no-io-uring") {

@@ -74,7 +74,7 @@ int run(int argc, char** argv) {
     auto folders = Folders::from_environment();
     if (!folders) return complain(folders.error().text(), 1);
     Client client(*folders);
-    Context context{client, {}, false, {}};
+    Context context{client, {}, false, 0, {}};
     if (const auto dashes = std::ranges::find(words, "--"); dashes != words.end()) {
         context.after_dashes.assign(dashes + 1, words.end());
         words.erase(dashes, words.end());
@@ -103,7 +103,7 @@ int run(int argc, char** argv) {
     }
     auto done = context.run();
     if (std::fflush(stdout) != 0 && done) return complain("standard output cannot be written", 1);
-    return done ? 0 : complain(done.error().text(), row_of(done.error().kind).exit_status);
+    return done ? context.exit_status : complain(done.error().text(), row_of(done.error().kind).exit_status);
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ struct Context {
     Client& client;
     std::vector<std::string> after_dashes;  // what stood after a lone --, for verbs that take it
     bool json = false;
+    int exit_status = 0;  // of a verb that did what it should, and has more to say
     std::function<Result<void>()> run;
 };
 
@@ -44,6 +45,9 @@ void add_deploy(CLI::App& app, Context& context);
 void add_worker_verbs(CLI::App& app, Context& context);
 void add_logs(CLI::App& app, Context& context);
 void add_ask(CLI::App& app, Context& context);
+void add_run(CLI::App& app, Context& context);
+void add_session_verbs(CLI::App& app, Context& context);
+void add_login(CLI::App& app, Context& context);
 void add_key_verbs(CLI::App& app, Context& context);
 void add_snapshot_verbs(CLI::App& app, Context& context);
 void add_system_verbs(CLI::App& app, Context& context);

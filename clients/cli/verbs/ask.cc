@@ -2,10 +2,9 @@
 #include "base/json.hh"
 #include "base/sse.hh"
 #include "clients/cli/output.hh"
+#include "clients/cli/standard_input.hh"
 #include "clients/cli/verbs.hh"
 
-#include <poll.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -20,32 +19,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t context_bytes_max = 8 * 1024 * 1024;  // more than any local model takes
-constexpr int silence_ms = 3000;                       // of standard input, before we say that we wait for it
 
 struct Question {
     std::string model, prompt, system, timing;
     int tokens_max = 0;
 };
-
-// What a pipe or file on standard input holds; empty for a terminal or /dev/null.
-Result<std::string> read_context() {
-    struct stat info{};
-    if (::fstat(STDIN_FILENO, &info) != 0 || !(S_ISFIFO(info.st_mode) || S_ISREG(info.st_mode))) return {};
-    pollfd wait{STDIN_FILENO, POLLIN, 0};
-    if (::poll(&wait, 1, silence_ms) == 0) std::fputs("torpor: waiting for standard input to end (or add </dev/null)\n", stderr);
-    std::string text;
-    std::array<char, 16 * 1024> piece;
-    for (;;) {
-        const ssize_t count = ::read(STDIN_FILENO, piece.data(), piece.size());
-        if (count < 0) return fail_errno(Kind::invalid, "standard input cannot be read");
-        if (count == 0) return text;
-        text.append(piece.data(), static_cast<size_t>(count));
-        if (text.size() > context_bytes_max) {
-            return fail(Kind::too_large, "standard input holds more than {} bytes", context_bytes_max);
-        }
-    }
-}
 
 std::string body_of(const Question& question, const std::string& input) {
     JsonWriter json;
@@ -127,7 +105,7 @@ double ms_between(Clock::time_point from, Clock::time_point to) {
 }
 
 Result<void> ask(Context& context, const Question& question) {
-    auto input = read_context();
+    auto input = read_standard_input();
     if (!input) return Failure(input.error());
     if (question.prompt.empty() && input->empty()) return fail(Kind::invalid, "there is nothing to ask: give a prompt");
     Printer printer(question.model);

@@ -2,6 +2,8 @@
 #include "base/text.hh"
 #include "clients/cli/verbs.hh"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -91,10 +93,12 @@ int run(int argc, char** argv) {
                "  torpor ps                                        see what runs and what sleeps\n"
                "\nAny verb starts the daemon if none runs. `torpor VERB --help` shows examples.\n"
                "Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 refused.");
-    if (words.empty()) {
+    if (words.empty() && (::isatty(STDIN_FILENO) == 0 || ::isatty(STDOUT_FILENO) == 0)) {
         std::fputs(app.help().c_str(), stderr);
         return wrong_usage;
     }
+    // `torpor` and `torpor -c` are for talking.
+    if (words.empty() || words[0] == "-c" || words[0] == "--continue") words.insert(words.begin(), "chat");
     try {
         app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
     } catch (const CLI::ParseError& error) {

@@ -45,6 +45,7 @@ void add_deploy(CLI::App& app, Context& context);
 void add_worker_verbs(CLI::App& app, Context& context);
 void add_logs(CLI::App& app, Context& context);
 void add_ask(CLI::App& app, Context& context);
+void add_chat(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_session_verbs(CLI::App& app, Context& context);
 void add_login(CLI::App& app, Context& context);

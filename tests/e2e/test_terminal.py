@@ -1,0 +1,111 @@
+"""torpor on a terminal: a real one (tmux), a real torpord, a provider that is scripted."""
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+
+from harness import BUILD, SECONDS_MAX, Torpord
+from scripted_chat import Reply, ScriptedChat, script
+from talk import Talk
+from test_turns import provider_config
+
+TORPOR = BUILD / "clients/cli/torpor"
+
+
+@unittest.skipUnless(shutil.which("tmux"), "tmux is not installed")
+class TerminalTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="torpor-e2e-project-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def start(self, *replies):
+        self.provider = ScriptedChat(script(*replies))
+        self.addCleanup(self.provider.close)
+        self.torpord = Torpord(more=provider_config(self.provider.url))
+        self.addCleanup(self.torpord.remove)
+        self.assertEqual(self.torpord.start(), "ready\n")
+
+    def tmux(self, *words):
+        return subprocess.run(["tmux", "-L", self.folder.name, "-f", "/dev/null", *map(str, words)], env=self.torpord.environment() | {"TERM": "xterm"},
+                              capture_output=True, text=True, timeout=SECONDS_MAX)
+
+    def open(self, *words):
+        done = self.tmux("new-session", "-d", "-x", 150, "-y", 50, "-c", self.folder, *([TORPOR, *words] if words else [TORPOR]))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.tmux("set-option", "-g", "remain-on-exit", "on")
+        self.addCleanup(self.tmux, "kill-server")
+
+    def screen(self):
+        return self.tmux("capture-pane", "-p").stdout
+
+    def wait_for(self, *texts):
+        end = time.monotonic() + SECONDS_MAX
+        while not all(text in self.screen() for text in texts):
+            self.assertLess(time.monotonic(), end, f"no {texts} in:\n{self.screen()}")
+            time.sleep(0.02)
+
+    def type(self, text):
+        self.tmux("send-keys", "-l", text)
+        self.tmux("send-keys", "Enter")
+
+    def test_a_conversation_with_a_question_and_back_again(self):
+        self.start(Reply("Hello there."), Reply(calls=[("write_file", {"path": "note.txt", "content": "milk\n"})]), Reply("It is written."))
+        self.open("chat", "--model", "scripted", "--mode", "read-only")
+        self.wait_for("/help shows what else", "\n>")
+        self.type("Good morning!")
+        self.wait_for("Hello there.")
+        self.type("Write a note.")
+        self.wait_for("? write note.txt", "y once")
+        self.tmux("send-keys", "x")  # no answer
+        self.tmux("send-keys", "y")
+        self.wait_for("It is written.", "owner: once")
+        self.assertEqual((self.folder / "note.txt").read_text(), "milk\n")
+        self.tmux("send-keys", "C-d")
+        self.wait_for("comes back")
+        self.tmux("kill-server")
+        self.open("-c")
+        self.wait_for("It is written.", "\n>")
+
+    def test_ctrl_c_interrupts_and_ctrl_d_lets_it_go_on(self):
+        self.start(Reply(calls=[("bash", {"command": "sleep 1000"})]), Reply(calls=[("bash", {"command": "echo it is over"})]), Reply("Done at last."))
+        self.open("chat", "--model", "scripted", "--mode", "danger-full-access")
+        self.wait_for("\n>")
+        self.type("Wait.")
+        self.wait_for("sleep 1000")
+        self.tmux("send-keys", "C-c")
+        self.wait_for("interrupted")
+        self.type("Go on.")
+        self.tmux("send-keys", "C-d")
+        self.wait_for("comes back")
+        session = self.torpord.get("/api/sessions")["sessions"][0]["id"]
+        talk = Talk.__new__(Talk)
+        talk.torpord, talk.id, talk.events = self.torpord, session, []
+        talk.wait_for("turn_ended", outcome="done")
+
+    def test_what_models_and_tools_say_cannot_touch_the_terminal(self):
+        evil = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b1m\u202etxt.exe"
+        (self.folder / "evil.txt").write_text(evil)
+        self.start(Reply(evil, calls=[("read_file", {"path": "evil.txt"})]), Reply("The end."))
+        self.open("chat", "--model", "scripted")
+        self.wait_for("\n>")
+        title = self.tmux("display-message", "-p", "#{pane_title}").stdout
+        self.type("Read it.")
+        self.wait_for("The end.", "^[]0;owned^G", "^[[2J", "<U+202E>", "Read it.")
+        self.assertEqual(self.tmux("display-message", "-p", "#{pane_title}").stdout, title)
+
+    def test_slash_commands(self):
+        self.start()
+        self.open("chat", "--model", "scripted")
+        self.wait_for("\n>")
+        self.type("/mode read-only")
+        self.wait_for("the mode is read-only now")
+        self.type("/stauts")
+        self.wait_for("there is no /stauts", "status")
+        self.type("/quit")
+        self.wait_for("Pane is dead")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -96,7 +96,10 @@ Result<void> run_prompt(Context& context, Run run) {
     std::string said;
     int64_t last = *number;
     const auto take = [&](const SessionEvent& event) {
-        if (run.output == "stream-json") print_line(fmt::format(R"({{"event":"{}",{})", event.kind, event.json.substr(1)));
+        if (run.output == "stream-json") {
+            print_line(fmt::format(R"({{"event":"{}",{})", event.kind, event.json.substr(1)));
+            std::fflush(stdout);  // whoever reads it acts on it
+        }
         if (event.kind == "question") answer_question(context.client, *id, event, run.allowed);
         if (Answer::number(event.data, "turn") != *number) return true;
         if (is_text) printer.take(event);

@@ -98,6 +98,18 @@ Result<Client::Streamed> Client::stream(const std::string& method, const std::st
         if (::isatty(STDERR_FILENO) != 0) std::fputs("torpor: torpord is started; torpor daemon stop ends it\n", stderr);
     }
     httplib::Client http(folders_.socket().string(), 80);
+    {
+        std::lock_guard lock(mutex_);
+        if (has_ended_) return fail(Kind::cancelled, "it was ended");
+        end_connection_ = [&http] { http.stop(); };
+    }
+    struct Forget {
+        Client& client;
+        ~Forget() {
+            std::lock_guard lock(client.mutex_);
+            client.end_connection_ = nullptr;
+        }
+    } forget{*this};
     http.set_address_family(AF_UNIX);
     http.set_read_timeout(answer_time_max);
     http.set_write_timeout(answer_time_max);
@@ -118,7 +130,7 @@ Result<Client::Streamed> Client::stream(const std::string& method, const std::st
         status = response.status;
         streamed.server_timing = response.get_header_value("Server-Timing");
         if (ends_sending_) watch_interrupts(http.socket());
-        return true;
+        return !has_ended();  // stop() does nothing to a connection that is being made
     };
     request.content_receiver = [&](const char* data, size_t size, size_t, size_t) {
         if (status < 400) {
@@ -144,6 +156,17 @@ Result<Client::Streamed> Client::stream(const std::string& method, const std::st
     if (status >= 400) return error_from(error_body, status);
     if (!result) return fail(Kind::unavailable, "torpord's answer broke off ({})", httplib::to_string(result.error()));
     return streamed;
+}
+
+void Client::end() {
+    std::lock_guard lock(mutex_);
+    has_ended_ = true;
+    if (end_connection_) end_connection_();
+}
+
+bool Client::has_ended() const {
+    std::lock_guard lock(mutex_);
+    return has_ended_;
 }
 
 Result<Answer> Client::call(const std::string& method, const std::string& path, const std::string& body) {

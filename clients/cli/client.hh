@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -57,12 +58,20 @@ class Client {
     using Take = std::function<bool(std::string_view)>;
     Result<Streamed> stream(const std::string& method, const std::string& path, const std::string& body, const Take& take);
 
+    // From another thread, for good: what is under way fails at once, and whatever comes after it.
+    void end();
+    bool has_ended() const;
+
   private:
     Result<Answer> call(const std::string& method, const std::string& path, const std::string& body);
 
     Folders folders_;
     bool autostart_ = true;
     bool ends_sending_ = false;
+
+    mutable std::mutex mutex_;
+    bool has_ended_ = false;                 // guarded by mutex_
+    std::function<void()> end_connection_;   // guarded by mutex_; of what is under way
 };
 
 // "a b" as it must stand in a path or query.

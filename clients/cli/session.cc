@@ -63,7 +63,7 @@ Result<void> follow_session(Client& client, const std::string& id, int64_t& last
             return wants_more && good.has_value();
         });
         if (!good) return good;
-        if (!wants_more) return {};
+        if (!wants_more || client.has_ended()) return {};
         if (!streamed && streamed.error().kind != Kind::unavailable && streamed.error().kind != Kind::no_daemon) return Failure(streamed.error());
         if (!lost_at) lost_at = Clock::now();
         if (Clock::now() - *lost_at > reconnect_time_max) {

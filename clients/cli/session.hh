@@ -23,8 +23,8 @@ struct SessionEvent {
     std::string_view json;
 };
 
-// Calls `take` for each event after `last`, which goes on with them, until it returns false or the session is removed. Connects
-// again where the stream ends, also over a restart of torpord; fails if that does not succeed within reconnect_time_max.
+// Calls `take` for each event after `last`, which goes on with them, until it returns false, the session is removed, or the client is
+// ended. Connects again where the stream ends, also over a restart of torpord; fails if that does not succeed within reconnect_time_max.
 Result<void> follow_session(Client& client, const std::string& id, int64_t& last, const std::function<bool(const SessionEvent&)>& take);
 
 struct NewSession {

@@ -115,7 +115,11 @@ std::optional<size_t> repeats_from(std::string_view text) {
         const std::string_view end = text.substr(text.size() - period);
         bool is_repeated = true;
         for (size_t i = 2; i <= times && is_repeated; ++i) is_repeated = text.substr(text.size() - i * period, period) == end;
-        if (is_repeated) return text.size() - (times - 1) * period;
+        if (!is_repeated) continue;
+        // What is kept ends with a sentence, if there is one in the last round.
+        const size_t kept = text.size() - (times - 1) * period;
+        const size_t end_of_sentence = text.substr(0, kept).find_last_of(".!?\n");
+        return end_of_sentence != std::string_view::npos && end_of_sentence + period >= kept ? end_of_sentence + 1 : kept;
     }
     return {};
 }

@@ -53,7 +53,8 @@ Result<void> take_price(const toml::node& node, ModelFacts& facts, const std::st
     const auto* table = node.as_table();
     if (table == nullptr) return at(file, node, "price must be a table, like {{ input = 3.0, output = 15.0 }}, for a million tokens");
     if (auto good = check_keys(*table, price_keys, "a price", file); !good) return good;
-    ModelFacts::Price& price = facts.price.emplace();
+    facts.price = ModelFacts::Price{};
+    ModelFacts::Price& price = *facts.price;
     const std::pair<std::string_view, double*> places[] = {
         {"input", &price.input}, {"output", &price.output}, {"cache_read", &price.cache_read}, {"cache_write", &price.cache_write}};
     for (const auto& [key, place] : places) {

@@ -158,14 +158,22 @@ bool Chat::take_line(const std::string& line) {
 }
 
 Result<void> Chat::run(int64_t after) {
-    std::thread follower([this, after] {
+    Client following(client_.folders());
+    std::thread follower([this, &following, after] {
         int64_t last = after;
-        auto done = follow_session(client_, id_, last, [this](const SessionEvent& event) { return take(event); });
+        auto done = follow_session(following, id_, last, [this](const SessionEvent& event) { return take(event); });
         std::lock_guard lock(mutex_);
         if (!done) error_ = done.error();
         ::eventfd_write(changed_.get(), 1);
     });
-    follower.detach();  // it ends with the program: what it waits for has no end of its own
+    struct End {
+        Client& client;
+        std::thread& thread;
+        ~End() {
+            client.end();
+            thread.join();
+        }
+    } end{following, follower};
     std::optional<OneKey> one_key;
     int64_t shown = 0;
     std::string line, was;

@@ -1,11 +1,15 @@
 // torpor run: one prompt, and what comes of it, for people in a hurry and for scripts.
+#include "base/fd.hh"
 #include "base/json.hh"
 #include "clients/cli/session.hh"
 #include "clients/cli/output.hh"
 #include "clients/cli/standard_input.hh"
 #include "clients/cli/verbs.hh"
 
+#include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -26,20 +30,40 @@ struct Run {
 
 constexpr int failed_status = 1, limit_status = 5, interrupted_status = 130;
 
-// The first Ctrl-C ends the turn, the second this program. Lives as long as the program.
-void interrupt_on_signal(Client& client, const std::string& id) {
-    sigset_t set;
-    ::sigemptyset(&set);
-    ::sigaddset(&set, SIGINT);
-    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);  // in all threads that are made from here on
-    std::thread([&client, id, set] {
-        int number = 0;
-        ::sigwait(&set, &number);
-        static_cast<void>(client.post("/api/sessions/" + id + "/interrupt"));
-        ::sigwait(&set, &number);
-        ::_exit(interrupted_status);
-    }).detach();
-}
+// The first Ctrl-C ends the turn, the second this program.
+class Interrupts {
+  public:
+    Interrupts(const Folders& folders, const std::string& id) : client_(folders), over_(::eventfd(0, EFD_CLOEXEC)) {
+        sigset_t set;
+        ::sigemptyset(&set);
+        ::sigaddset(&set, SIGINT);
+        ::pthread_sigmask(SIG_BLOCK, &set, nullptr);  // in all threads that are made from here on
+        signals_ = Fd(::signalfd(-1, &set, SFD_CLOEXEC));
+        thread_ = std::thread([this, id] { watch(id); });
+    }
+    ~Interrupts() {
+        ::eventfd_write(over_.get(), 1);
+        thread_.join();
+    }
+    Interrupts(const Interrupts&) = delete;
+    Interrupts& operator=(const Interrupts&) = delete;
+
+  private:
+    void watch(const std::string& id) {
+        for (bool was_asked = false;; was_asked = true) {
+            pollfd waits[2] = {{signals_.get(), POLLIN, 0}, {over_.get(), POLLIN, 0}};
+            if (::poll(waits, 2, -1) < 0 || waits[1].revents != 0) return;
+            signalfd_siginfo info{};
+            if (::read(signals_.get(), &info, sizeof info) != sizeof info) return;
+            if (was_asked) ::_exit(interrupted_status);
+            static_cast<void>(client_.post("/api/sessions/" + id + "/interrupt"));
+        }
+    }
+
+    Client client_;
+    Fd signals_, over_;
+    std::thread thread_;
+};
 
 void answer_question(Client& client, const std::string& id, const SessionEvent& event, const std::vector<std::string>& allowed) {
     const bool is_allowed = is_allowed_by(allowed, Answer::text(event.data, "tool"), Answer::list(event.data, "rules"));
@@ -89,7 +113,7 @@ Result<void> run_prompt(Context& context, Run run) {
     if (!id) return Failure(id.error());
     auto number = send_prompt(context.client, *id, prompt);
     if (!number) return Failure(number.error());
-    interrupt_on_signal(context.client, *id);
+    const Interrupts interrupts(context.client.folders(), *id);
 
     const bool is_text = run.output == "text";
     SessionPrinter printer(stdout, stderr);

@@ -110,7 +110,7 @@ Message as_text(const Message& message) {
 // Whether a text ends with the same words again and again, as small models do until they are stopped; the length of what
 // is worth keeping.
 std::optional<size_t> repeats_from(std::string_view text) {
-    constexpr size_t period_min = 12, period_max = 240, times = 4;
+    constexpr size_t period_min = 12, period_max = 240, times = 3;
     for (size_t period = period_min; period <= period_max && period * times <= text.size(); ++period) {
         const std::string_view end = text.substr(text.size() - period);
         bool is_repeated = true;

@@ -5,17 +5,18 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 using namespace torpor;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     static const std::filesystem::path file = std::filesystem::temp_directory_path() / ("torpor-fuzz-" + std::to_string(std::rand()) + ".db");
-    static store::Connection* db = [] {
+    static std::optional<store::Connection> db = [] {
         std::ofstream{file};
         auto opened = store::Connection::open(file, store::Connection::Access::read_write);
         if (!opened || !store::migrate(*opened, file, store::migrations())) std::abort();
         std::filesystem::remove(file);  // it stays open
-        return new store::Connection(std::move(*opened));
+        return std::optional<store::Connection>(std::move(*opened));
     }();
     if (!db->execute("BEGIN")) std::abort();
     store::Session row;

@@ -6,7 +6,7 @@ import threading
 import unittest
 
 from harness import MODEL, Torpord
-from scripted_chat import Reply, ScriptedChat, script
+from scripted_provider import Reply, ScriptedProvider, script
 from talk import Talk
 
 
@@ -21,7 +21,7 @@ class ProvidersTest(unittest.TestCase):
         self.assertEqual(self.torpord.start(), "ready\n")
 
     def scripted(self, *replies, more=""):
-        self.provider = ScriptedChat(script(*replies))
+        self.provider = ScriptedProvider(script(*replies))
         self.addCleanup(self.provider.close)
         self.start(f'[provider.scripted]\nwire = "openai-chat"\nbase_url = "{self.provider.url}/v1"\n{more}')
 

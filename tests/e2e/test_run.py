@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 from harness import BUILD, SECONDS_MAX, Torpord
-from scripted_chat import Reply, ScriptedChat, script
+from scripted_provider import Reply, ScriptedProvider, script
 from test_turns import provider_config
 
 TORPOR = BUILD / "clients/cli/torpor"
@@ -20,7 +20,7 @@ class RunTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def start(self, *replies):
-        self.provider = ScriptedChat(script(*replies))
+        self.provider = ScriptedProvider(script(*replies))
         self.addCleanup(self.provider.close)
         self.torpord = Torpord(more=provider_config(self.provider.url))
         self.addCleanup(self.torpord.remove)

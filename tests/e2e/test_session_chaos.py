@@ -16,7 +16,7 @@ import time
 import unittest
 
 from harness import Torpord
-from scripted_chat import Reply, ScriptedChat
+from scripted_provider import Reply, ScriptedProvider
 from talk import Talk
 from test_turns import provider_config
 
@@ -39,7 +39,7 @@ class SessionChaosTest(unittest.TestCase):
         self.effects = self.folder / "effects"
         self.effects.touch()
         (self.folder / "project").mkdir()
-        self.provider = ScriptedChat(self.reply)
+        self.provider = ScriptedProvider(self.reply)
         self.addCleanup(self.provider.close)
         self.torpord = Torpord(more=provider_config(self.provider.url))
         self.addCleanup(self.torpord.remove)

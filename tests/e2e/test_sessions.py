@@ -11,7 +11,7 @@ import time
 import unittest
 
 from harness import SECONDS_MAX, Torpord
-from scripted_chat import Reply, ScriptedChat, script
+from scripted_provider import Reply, ScriptedProvider, script
 from talk import Talk
 from test_turns import provider_config
 
@@ -22,7 +22,7 @@ class SessionsTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def start(self, *replies):
-        self.provider = ScriptedChat(script(*replies))
+        self.provider = ScriptedProvider(script(*replies))
         self.addCleanup(self.provider.close)
         self.torpord = Torpord(more=provider_config(self.provider.url))
         self.addCleanup(self.torpord.remove)

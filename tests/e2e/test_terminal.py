@@ -7,7 +7,7 @@ import time
 import unittest
 
 from harness import BUILD, SECONDS_MAX, Torpord
-from scripted_chat import Reply, ScriptedChat, script
+from scripted_provider import Reply, ScriptedProvider, script
 from talk import Talk
 from test_turns import provider_config
 
@@ -21,7 +21,7 @@ class TerminalTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def start(self, *replies):
-        self.provider = ScriptedChat(script(*replies))
+        self.provider = ScriptedProvider(script(*replies))
         self.addCleanup(self.provider.close)
         self.torpord = Torpord(more=provider_config(self.provider.url))
         self.addCleanup(self.torpord.remove)
@@ -37,13 +37,13 @@ class TerminalTest(unittest.TestCase):
         self.tmux("set-option", "-g", "remain-on-exit", "on")
         self.addCleanup(self.tmux, "kill-server")
 
-    def screen(self):
-        return self.tmux("capture-pane", "-p").stdout
+    def screen(self, window="0"):
+        return self.tmux("capture-pane", "-p", "-t", window).stdout
 
-    def wait_for(self, *texts):
+    def wait_for(self, *texts, window="0"):
         end = time.monotonic() + SECONDS_MAX
-        while not all(text in self.screen() for text in texts):
-            self.assertLess(time.monotonic(), end, f"no {texts} in:\n{self.screen()}")
+        while not all(text in self.screen(window) for text in texts):
+            self.assertLess(time.monotonic(), end, f"no {texts} in:\n{self.screen(window)}")
             time.sleep(0.02)
 
     def type(self, text):
@@ -67,6 +67,30 @@ class TerminalTest(unittest.TestCase):
         self.tmux("kill-server")
         self.open("-c")
         self.wait_for("It is written.", "\n>")
+
+    def test_two_terminals_a_run_and_an_http_client_share_a_session(self):
+        self.start(Reply("Hello there."), Reply(calls=[("write_file", {"path": "note.txt", "content": "milk\n"})]), Reply("It is written."), Reply("From the run."))
+        self.open("chat", "--model", "scripted", "--mode", "read-only")
+        self.wait_for("\n>")
+        session = self.torpord.get("/api/sessions")["sessions"][0]["id"]
+        other = Talk.__new__(Talk)
+        other.torpord, other.id, other.events = self.torpord, session, []
+        self.assertEqual(self.tmux("new-window", "-d", "-n", "second", "-c", self.folder, TORPOR, "attach", session[:12]).returncode, 0)
+        self.type("Good morning!")
+        self.wait_for("Hello there.")
+        self.wait_for("Hello there.", window="second")
+        self.type("Write a note.")
+        self.wait_for("? write note.txt", window="second")
+        self.tmux("send-keys", "-t", "second", "y")  # the other one is faster
+        for window in ("0", "second"):
+            self.wait_for("owner: once", "It is written.", window=window)
+        ran = subprocess.run([TORPOR, "run", "--session", session[:12], "And now?"], env=self.torpord.environment(), cwd=self.folder,
+                             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS_MAX)
+        self.assertEqual(ran.stdout, "From the run.\n", ran.stderr)
+        for window in ("0", "second"):
+            self.wait_for("From the run.", window=window)
+        self.assertEqual([event["text"] for event in other.all() if event["event"] == "text"], ["Hello there.", "It is written.", "From the run."])
+        self.tmux("kill-server")
 
     def test_ctrl_c_interrupts_and_ctrl_d_lets_it_go_on(self):
         self.start(Reply(calls=[("bash", {"command": "sleep 1000"})]), Reply(calls=[("bash", {"command": "echo it is over"})]), Reply("Done at last."))

@@ -8,7 +8,7 @@ import threading
 import unittest
 
 from harness import Torpord
-from scripted_chat import Reply, ScriptedChat, script
+from scripted_provider import Reply, ScriptedProvider, script
 from talk import Talk
 
 
@@ -20,7 +20,7 @@ class TurnsTest(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="torpor-e2e-project-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-        self.provider = ScriptedChat(script())
+        self.provider = ScriptedProvider(script())
         self.addCleanup(self.provider.close)
         self.torpord = Torpord(more=provider_config(self.provider.url))
         self.addCleanup(self.torpord.remove)

@@ -125,12 +125,13 @@ void EventStreams::run() {
             ready.push_back(id);
         }
         for (int i = 0; i < count; ++i) {
-            const epoll_event& event = events[static_cast<size_t>(i)];
-            if (event.data.u64 == 0) continue;
-            if ((event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-                count_ -= followers_.erase(event.data.u64);
+            const uint32_t happened = events[static_cast<size_t>(i)].events;
+            const uint64_t id = events[static_cast<size_t>(i)].data.u64;  // a copy: the struct is packed
+            if (id == 0) continue;
+            if ((happened & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+                count_ -= followers_.erase(id);
             } else {
-                ready.push_back(event.data.u64);
+                ready.push_back(id);
             }
         }
         for (const uint64_t id : ready) {

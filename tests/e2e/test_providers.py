@@ -29,7 +29,7 @@ class ProvidersTest(unittest.TestCase):
     def test_each_wire_against_a_real_server(self):
         """llama-server speaks all three; it is reached through torpord's own port, with a key, as over a network."""
         self.start()
-        self.torpord.add_model("little")
+        self.torpord.add_model("little", args=["--predict", "64"])  # it would talk until its context is full
         key = self.torpord.call("POST", "/api/keys", {"name": "wires"})[2]["key"]
         file = pathlib.Path(self.torpord.folder, "key")
         file.touch(0o600)

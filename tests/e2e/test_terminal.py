@@ -6,7 +6,7 @@ import tempfile
 import time
 import unittest
 
-from harness import BUILD, SECONDS_MAX, Torpord
+from harness import BUILD, SECONDS_MAX, Torpord, lives
 from scripted_provider import Reply, ScriptedProvider, script
 from talk import Talk
 from test_turns import provider_config
@@ -127,8 +127,9 @@ class TerminalTest(unittest.TestCase):
         self.wait_for("the mode is read-only now")
         self.type("/stauts")
         self.wait_for("there is no /stauts", "status")
+        process = int(self.tmux("display-message", "-p", "#{pane_pid}").stdout)
         self.type("/quit")
-        self.wait_for("Pane is dead")
+        self.torpord.wait_until(lambda: not lives(process), "it has left")
 
 
 if __name__ == "__main__":

@@ -68,8 +68,31 @@ Result<void> configure(sqlite3* handle, Connection& connection, Connection::Acce
 
 }  // namespace
 
+StatementCache::~StatementCache() {
+    for (sqlite3_stmt* const statement : idle_) sqlite3_finalize(statement);
+}
+
+sqlite3_stmt* StatementCache::take(std::string_view sql) {
+    for (size_t i = idle_.size(); i-- > 0;) {
+        sqlite3_stmt* const statement = idle_[i];
+        if (sql != sqlite3_sql(statement)) continue;
+        idle_.erase(idle_.begin() + static_cast<ptrdiff_t>(i));
+        return statement;
+    }
+    return nullptr;
+}
+
+void StatementCache::give_back(sqlite3_stmt* statement) {
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    idle_.push_back(statement);
+    if (idle_.size() <= statements_kept_max) return;
+    sqlite3_finalize(idle_.front());
+    idle_.erase(idle_.begin());
+}
+
 Statement::~Statement() {
-    sqlite3_finalize(handle_);
+    if (handle_ != nullptr) cache_->give_back(handle_);
 }
 
 Result<bool> Statement::step() {
@@ -150,6 +173,7 @@ Result<Connection> Connection::open(const std::filesystem::path& file, Access ac
 }
 
 Connection::~Connection() {
+    cache_.reset();
     // Not close_v2: a forgotten statement would keep the file open behind our back, past the folder's lock.
     sqlite3_close(handle_);
 }
@@ -160,12 +184,12 @@ Result<void> Connection::execute(const char* sql) {
 }
 
 Result<Statement> Connection::prepare(std::string_view sql) {
+    if (sqlite3_stmt* const kept = cache_->take(sql)) return Statement(kept, *cache_);
     sqlite3_stmt* statement = nullptr;
-    if (sqlite3_prepare_v3(handle_, sql.data(), static_cast<int>(sql.size()), 0, &statement, nullptr) != SQLITE_OK) {
-        return fail_sqlite(handle_);
-    }
+    const int code = sqlite3_prepare_v3(handle_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &statement, nullptr);
+    if (code != SQLITE_OK) return fail_sqlite(handle_);
     if (statement == nullptr) return fail(Kind::internal, "an empty database statement");
-    return Statement(statement);
+    return Statement(statement, *cache_);
 }
 
 Result<int64_t> Connection::query_integer(std::string_view sql) {

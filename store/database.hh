@@ -11,10 +11,12 @@
 #include <concepts>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 struct sqlite3;
 struct sqlite3_stmt;
@@ -26,13 +28,31 @@ struct Blob {
     std::string_view bytes;
 };
 
+// The statements of one connection that nobody uses now, by their text: preparing one takes longer than running most of them.
+class StatementCache {
+  public:
+    StatementCache() = default;
+    StatementCache(const StatementCache&) = delete;
+    StatementCache& operator=(const StatementCache&) = delete;
+    ~StatementCache();
+
+    // Nothing if there is none of this text.
+    sqlite3_stmt* take(std::string_view sql);
+    // Ends what it does and forgets its values. Over statements_kept_max the one unused longest goes.
+    void give_back(sqlite3_stmt* statement);
+
+  private:
+    std::vector<sqlite3_stmt*> idle_;  // the last one given back at the end
+};
+
 // One prepared statement. Used by one thread at a time; must be gone before its connection is.
 class Statement {
   public:
-    explicit Statement(sqlite3_stmt* handle) : handle_(handle) {}
-    Statement(Statement&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+    Statement(sqlite3_stmt* handle, StatementCache& cache) : handle_(handle), cache_(&cache) {}
+    Statement(Statement&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)), cache_(other.cache_) {}
     Statement& operator=(Statement&& other) noexcept {
         std::swap(handle_, other.handle_);
+        std::swap(cache_, other.cache_);
         return *this;
     }
     ~Statement();
@@ -74,6 +94,7 @@ class Statement {
     Result<void> bind_null(int index);
 
     sqlite3_stmt* handle_;
+    StatementCache* cache_;
 };
 
 // One connection. Used by one thread at a time.
@@ -86,9 +107,10 @@ class Connection {
     // read_write connection syncs at every commit. Reads nothing of the file yet.
     static Result<Connection> open(const std::filesystem::path& file, Access access);
 
-    Connection(Connection&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+    Connection(Connection&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)), cache_(std::move(other.cache_)) {}
     Connection& operator=(Connection&& other) noexcept {
         std::swap(handle_, other.handle_);
+        std::swap(cache_, other.cache_);
         return *this;
     }
     ~Connection();
@@ -96,6 +118,7 @@ class Connection {
     // One or more statements with no parameters and no rows of interest.
     Result<void> execute(const char* sql);
 
+    // One statement; a text that was prepared before costs a comparison.
     Result<Statement> prepare(std::string_view sql);
 
     // Prepares, binds and runs one statement to its end.
@@ -129,9 +152,10 @@ class Connection {
     int64_t changes() const;
 
   private:
-    explicit Connection(sqlite3* handle) : handle_(handle) {}
+    explicit Connection(sqlite3* handle) : handle_(handle), cache_(std::make_unique<StatementCache>()) {}
 
     sqlite3* handle_;
+    std::unique_ptr<StatementCache> cache_;
 };
 
 }  // namespace torpor::store

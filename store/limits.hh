@@ -17,6 +17,7 @@ inline constexpr std::chrono::milliseconds lock_wait_max{5000};  // another prog
 inline constexpr int64_t cached_kib_max = 512;                   // a connection; what sessions read last stays, all else is small
 inline constexpr int64_t log_bytes_kept = 4 * 1024 * 1024;       // of torpor.db-wal after a checkpoint
 inline constexpr int64_t log_pages_before_checkpoint = 1000;     // SQLite's own default, said here to hold it
+inline constexpr size_t statements_kept_max = 24;                // a connection, prepared; some 3 KiB each, more than are used often
 inline constexpr int progress_steps = 10'000;                    // between two looks at the stop flag: < 1 ms
 
 // Starting.

@@ -19,7 +19,7 @@ Result<Readers::Loan> Readers::borrow() {
     auto connection = take();
     if (connection) {
         Loan loan(*this, std::move(*connection));
-        if (auto begun = (*loan).execute("BEGIN"); !begun) return Failure(begun.error());
+        if (auto begun = (*loan).run("BEGIN"); !begun) return Failure(begun.error());
         return loan;
     }
     const std::lock_guard lock(mutex_);
@@ -42,7 +42,7 @@ Result<Connection> Readers::take() {
 
 void Readers::give_back(Connection connection) {
     std::optional<Connection> usable(std::move(connection));
-    if (usable->is_in_transaction() && !usable->execute("COMMIT")) usable.reset();
+    if (usable->is_in_transaction() && !usable->run("COMMIT")) usable.reset();
     const std::lock_guard lock(mutex_);
     if (usable) idle_.push_back(std::move(*usable));
     --lent_;

@@ -16,25 +16,24 @@ Result<void> Writer::write(Job job) {
     if (std::this_thread::get_id() == thread_.get_id()) {
         return fail(Kind::internal, "a write was asked for from within a write");
     }
-    Waiter waiter;
-    if (auto queued = enqueue({std::move(job), &waiter}, &waiter); !queued) return queued;
-    return std::move(waiter.result);
+    const auto waiter = std::make_shared<Waiter>();
+    if (auto queued = enqueue({std::move(job), waiter}); !queued) return queued;
+    waiter->done.acquire();
+    return std::move(waiter->result);
 }
 
 void Writer::post(Job job) {
-    if (auto queued = enqueue({std::move(job), nullptr}, nullptr); !queued) on_post_error_(queued.error());
+    if (auto queued = enqueue({std::move(job)}); !queued) on_post_error_(queued.error());
 }
 
-// With a waiter: returns when its job is done.
-Result<void> Writer::enqueue(Item item, Waiter* waiter) {
-    std::unique_lock lock(mutex_);
+Result<void> Writer::enqueue(Item item) {
+    const std::lock_guard lock(mutex_);
     if (closing_) return fail(Kind::unavailable, "the database is closing");
     if (queue_.size() >= jobs_waiting_max) {
         return fail(Kind::busy, "{} writes already wait for the disk; try again in a moment", queue_.size());
     }
     queue_.push_back(std::move(item));
-    work_.notify_one();
-    if (waiter) waiter->woken.wait(lock, [waiter] { return waiter->done; });
+    if (queue_.size() == 1) work_.notify_one();
     return {};
 }
 
@@ -48,7 +47,7 @@ void Writer::close(Job last) {
     thread_.join();
     if (last) {
         std::vector<Item> group;
-        group.push_back({std::move(last), nullptr});
+        group.push_back({std::move(last)});
         const auto results = commit(group);
         if (!results[0]) on_post_error_(results[0].error());
     }
@@ -82,7 +81,7 @@ std::vector<Writer::Item> Writer::take_group() {
 // One result a job. A failed commit is everybody's failure; a job that failed before keeps its own error.
 std::vector<Result<void>> Writer::commit(std::vector<Item>& group) {
     std::vector<Result<void>> results(group.size());
-    Result<void> whole = connection_.execute("BEGIN IMMEDIATE");
+    Result<void> whole = connection_.run("BEGIN IMMEDIATE");
     for (size_t i = 0; whole && i < group.size(); ++i) {
         results[i] = run_job(group[i].job);
         // A full or failing disk makes SQLite undo the whole transaction, other jobs' work included.
@@ -91,7 +90,7 @@ std::vector<Result<void>> Writer::commit(std::vector<Item>& group) {
                                : Failure(results[i].error());
         }
     }
-    if (whole) whole = connection_.execute("COMMIT");
+    if (whole) whole = connection_.run("COMMIT");
     if (!whole) {
         if (connection_.is_in_transaction()) static_cast<void>(connection_.execute("ROLLBACK"));
         for (Result<void>& result : results) {
@@ -104,7 +103,7 @@ std::vector<Result<void>> Writer::commit(std::vector<Item>& group) {
 }
 
 Result<void> Writer::run_job(const Job& job) {
-    if (auto marked = connection_.execute("SAVEPOINT job"); !marked) return marked;
+    if (auto marked = connection_.run("SAVEPOINT job"); !marked) return marked;
     Result<void> result;
     try {
         result = job(connection_);
@@ -112,25 +111,19 @@ Result<void> Writer::run_job(const Job& job) {
         result = Failure(Error{Kind::internal, "a write to the database broke off", exception.what()});
     }
     if (!connection_.is_in_transaction()) return result;
-    const char* end = result ? "RELEASE job" : "ROLLBACK TO job; RELEASE job";
-    if (auto ended = connection_.execute(end); !ended && result) return ended;
-    return result;
+    auto ended = result ? Result<void>() : connection_.run("ROLLBACK TO job");
+    if (ended) ended = connection_.run("RELEASE job");
+    return result && !ended ? ended : result;
 }
 
 void Writer::deliver(const std::vector<Item>& group, const std::vector<Result<void>>& results) {
-    {
-        // Notified under the lock: a waiter that wakes by itself would take its condition variable with it.
-        const std::lock_guard lock(mutex_);
-        for (size_t i = 0; i < group.size(); ++i) {
-            Waiter* waiter = group[i].waiter;
-            if (!waiter) continue;
-            waiter->result = results[i];
-            waiter->done = true;
-            waiter->woken.notify_one();
-        }
-    }
     for (size_t i = 0; i < group.size(); ++i) {
-        if (!group[i].waiter && !results[i]) on_post_error_(results[i].error());
+        if (group[i].waiter) {
+            group[i].waiter->result = results[i];
+            group[i].waiter->done.release();
+        } else if (!results[i]) {
+            on_post_error_(results[i].error());
+        }
     }
 }
 

@@ -8,7 +8,9 @@
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
+#include <semaphore>
 #include <thread>
 #include <vector>
 
@@ -41,17 +43,17 @@ class Writer {
     void close(Job last);
 
   private:
+    // Shared, since the writer may still touch it as the one who waited leaves.
     struct Waiter {
-        std::condition_variable woken;
-        bool done = false;       // guarded by mutex_
-        Result<void> result;     // guarded by mutex_
+        std::binary_semaphore done{0};
+        Result<void> result;     // written before `done`, read after it
     };
     struct Item {
         Job job;
-        Waiter* waiter = nullptr;  // nullptr: posted. Lives on the waiting thread's stack until done
+        std::shared_ptr<Waiter> waiter = {};  // none: posted
     };
 
-    Result<void> enqueue(Item item, Waiter* waiter);
+    Result<void> enqueue(Item item);
     void run();
     std::vector<Item> take_group();
     std::vector<Result<void>> commit(std::vector<Item>& group);

@@ -39,6 +39,7 @@ void Relay::stop() {
 void Relay::adopt(std::shared_ptr<Exchange> exchange) {
     // Under the lock: whatever comes in on the descriptors finds the exchange only once all of this is done.
     std::lock_guard lock(mutex_);
+    idle_ticks_ = 0;  // it may be over before the next tick, which writes its line of the log
     Exchange& adopted = *exchanges_.emplace(exchange->id(), exchange).first->second;
     adopted.start_watching();
     if (!adopted.is_under_way()) posts_.push_back({adopted.id(), [](Exchange& waiting) { waiting.go_on(); }});
@@ -100,8 +101,8 @@ void Relay::tick() {
         std::lock_guard lock(mutex_);
         all.reserve(exchanges_.size());
         for (const auto& [id, exchange] : exchanges_) all.push_back(exchange);
+        idle_ticks_ = all.empty() ? idle_ticks_ + 1 : 0;
     }
-    idle_ticks_ = all.empty() ? idle_ticks_ + 1 : 0;
     const auto now = std::chrono::steady_clock::now();
     for (const auto& exchange : all) exchange->on_tick(now);
     on_tick_(all.empty());

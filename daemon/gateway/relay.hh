@@ -63,7 +63,6 @@ class Relay {
     std::atomic<uint64_t> next_id_{1};
     std::array<char, piece_bytes> buffer_{};
     std::vector<uint64_t> soon_;
-    int idle_ticks_ = 0;
 
     struct Post {
         uint64_t id;
@@ -72,6 +71,7 @@ class Relay {
     mutable std::mutex mutex_;
     std::unordered_map<uint64_t, std::shared_ptr<Exchange>> exchanges_;  // guarded by mutex_
     std::vector<Post> posts_;                                            // guarded by mutex_
+    int idle_ticks_ = 0;   // in a row, with nothing to carry; guarded by mutex_
     bool sleeps_ = false;  // the thread waits without a tick; guarded by mutex_
 };
 

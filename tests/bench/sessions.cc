@@ -39,17 +39,22 @@ double fsync_seconds(const std::filesystem::path& folder) {
     return seconds_since(began) / times;
 }
 
-double through_the_store(const std::filesystem::path& folder) {
-    auto store = std::move(*store::Store::open(folder / "store"));
-    std::vector<std::string> ids;
-    for (int i = 0; i < writers; ++i) {
+void make_sessions(const std::filesystem::path& folder, const std::vector<std::string>& ids) {
+    auto store = std::move(*store::Store::open(folder));
+    for (const std::string& id : ids) {
         store::Session row;
-        row.id = store::new_session_id();
+        row.id = id;
         row.folder = "/work";
         row.mode = "read-only";
         if (!store->write([&](store::Connection& db) { return store::add_session(db, row); })) std::abort();
-        ids.push_back(row.id);
     }
+}
+
+double through_the_store(const std::filesystem::path& folder) {
+    std::vector<std::string> ids;
+    for (int i = 0; i < writers; ++i) ids.push_back(store::new_session_id());
+    make_sessions(folder, ids);
+    auto store = std::move(*store::Store::open(folder));
     const auto began = Clock::now();
     std::vector<std::jthread> threads;
     for (const std::string& id : ids) {
@@ -67,29 +72,30 @@ double through_the_store(const std::filesystem::path& folder) {
     return writers * events_each / seconds_since(began);
 }
 
-// The same two statements for each event, prepared once; `group` events in a transaction.
+// What append_event() (store/sessions.cc) runs for each event, on the same tables, prepared once; `group` events in a transaction.
 double plain_sqlite(const std::filesystem::path& folder, int group) {
+    std::vector<std::string> ids;
+    for (int i = 0; i < writers; ++i) ids.push_back(store::new_session_id());
+    make_sessions(folder, ids);
     sqlite3* db = nullptr;
-    if (sqlite3_open((folder / "plain.db").c_str(), &db) != SQLITE_OK) std::abort();
+    if (sqlite3_open((folder / "torpor.db").c_str(), &db) != SQLITE_OK) std::abort();
     const auto run = [&](const char* sql) {
         if (sqlite3_exec(db, sql, nullptr, nullptr, nullptr) != SQLITE_OK) std::abort();
     };
-    run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE session (number INTEGER PRIMARY KEY, id TEXT UNIQUE, last_seq INTEGER);"
-        "CREATE TABLE event (place INTEGER PRIMARY KEY, kind TEXT, body TEXT, at_ms INTEGER)");
-    for (int i = 0; i < writers; ++i) run(fmt::format("INSERT INTO session VALUES ({}, 'session{}', 0)", i, i).c_str());
+    run("PRAGMA synchronous=FULL");
     sqlite3_stmt *update = nullptr, *insert = nullptr;
-    sqlite3_prepare_v2(db, "UPDATE session SET last_seq = last_seq + 1 WHERE id = ?", -1, &update, nullptr);
-    sqlite3_prepare_v2(db, "INSERT INTO event VALUES (?, 'text', ?, 1)", -1, &insert, nullptr);
+    sqlite3_prepare_v2(db, "UPDATE session SET last_seq = last_seq + 1, updated_at_ms = max(updated_at_ms, 1) WHERE id = ? RETURNING number, last_seq",
+                       -1, &update, nullptr);
+    sqlite3_prepare_v2(db, "INSERT INTO event (place, kind, body, at_ms) VALUES (?, 'text', ?, 1)", -1, &insert, nullptr);
     const auto began = Clock::now();
     for (int i = 0; i < writers * events_each; ++i) {
         if (i % group == 0) run("BEGIN IMMEDIATE");
-        const std::string id = fmt::format("session{}", i % writers);
-        sqlite3_bind_text(update, 1, id.c_str(), -1, SQLITE_TRANSIENT);
-        sqlite3_step(update);
+        sqlite3_bind_text(update, 1, ids[static_cast<size_t>(i % writers)].c_str(), -1, SQLITE_TRANSIENT);
+        if (sqlite3_step(update) != SQLITE_ROW) std::abort();
+        sqlite3_bind_int64(insert, 1, (sqlite3_column_int64(update, 0) << 32) + sqlite3_column_int64(update, 1));
         sqlite3_reset(update);
-        sqlite3_bind_int64(insert, 1, (static_cast<int64_t>(i % writers) << 32) + i / writers + 1);
         sqlite3_bind_text(insert, 2, body.data(), static_cast<int>(body.size()), SQLITE_TRANSIENT);
-        sqlite3_step(insert);
+        if (sqlite3_step(insert) != SQLITE_DONE) std::abort();
         sqlite3_reset(insert);
         if ((i + 1) % group == 0) run("COMMIT");
     }
@@ -107,7 +113,7 @@ int main(int argc, char** argv) {
     std::filesystem::create_directories(folder);
     std::filesystem::permissions(folder, std::filesystem::perms::owner_all);
     const double fsync = fsync_seconds(folder);
-    const double plain = plain_sqlite(folder, writers), ours = through_the_store(folder);
+    const double plain = plain_sqlite(folder / "plain", writers), ours = through_the_store(folder / "store");
     std::printf("%-58s %11.3f ms\n", "fsync of this disk", 1000 * fsync);
     std::printf("%-58s %9.0f /s\n", "plain SQLite, one thread, 64 events a commit", plain);
     std::printf("%-58s %9.0f /s  %.2f of plain, goal 0.8\n", "64 writers through the store, each event durable", ours, ours / plain);

@@ -11,6 +11,10 @@ namespace torpor {
 inline constexpr size_t daemon_log_bytes_max = 8 * 1024 * 1024;
 inline constexpr size_t daemon_log_files_max = 3;
 
+// Schemas: what people write is flat; these stop what goes in circles.
+inline constexpr int json_schema_depth_max = 64;
+inline constexpr size_t json_schema_steps_max = 1'000'000;
+
 // HTTP server: what config.toml can change, each with its default.
 namespace http {
 struct Limits {

@@ -107,9 +107,11 @@ Result<std::string> complete_session(Client& client, const std::string& beginnin
     return std::string(Answer::text(found->root(), "id"));
 }
 
-Result<int64_t> send_prompt(Client& client, const std::string& id, const std::string& text) {
+Result<int64_t> send_prompt(Client& client, const std::string& id, const std::string& text, const std::string& schema) {
     JsonWriter json;
-    json.begin_object().member("text", text).end_object();
+    json.begin_object().member("text", text);
+    if (!schema.empty()) json.key("schema").raw(schema);
+    json.end_object();
     auto sent = client.post("/api/sessions/" + id + "/prompt", json.text());
     if (!sent) return Failure(sent.error());
     return Answer::number(sent->root(), "event");

@@ -38,7 +38,7 @@ Result<std::string> last_session(Client& client, const std::string& folder);
 Result<std::string> complete_session(Client& client, const std::string& beginning);
 
 // The number of the prompt.
-Result<int64_t> send_prompt(Client& client, const std::string& id, const std::string& text);
+Result<int64_t> send_prompt(Client& client, const std::string& id, const std::string& text, const std::string& schema = {});
 
 // Whether a question's rules are all among those that were given: "tool", "tool(exact)", "tool(prefix:*)".
 bool is_allowed_by(const std::vector<std::string>& given, std::string_view tool, simdjson::dom::array rules);

@@ -22,6 +22,8 @@ inline constexpr std::chrono::seconds turn_end_wait_max{10};           // of one
 inline constexpr size_t title_characters_max = 60;                    // made of the first prompt
 inline constexpr size_t prompts_waiting_max = 100;                    // of one session
 inline constexpr size_t prompt_bytes_max = 1024 * 1024;               // 250,000 tokens: more than windows have
+inline constexpr size_t result_schema_bytes_max = 64 * 1024;           // it is sent with each request, like a tool
+inline constexpr int result_reminders_max = 2;                        // a model that forgot its result twice will not give it
 inline constexpr size_t prompt_images_max = 20;                       // what providers take
 inline constexpr size_t image_bytes_max = 5 * 1024 * 1024;            // the same
 

@@ -1,6 +1,7 @@
 #include "daemon/agent/progress.hh"
 
 #include "daemon/agent/event_body.hh"
+#include "daemon/agent/tool.hh"
 
 #include <algorithm>
 #include <utility>
@@ -30,7 +31,9 @@ void Progress::add_call(const store::Event& event) {
         turn_.input_seq = event.seq;
         turn_.active_ms += body.number("ms");
         turn_.resumes = 0;
-        if (body.text("outcome") != "skipped") ++turn_.calls_done;
+        const std::string outcome = body.text("outcome");
+        if (outcome != "skipped") ++turn_.calls_done;
+        if (outcome == "done" && call->tool == structured_output_name) turn_.output = call->input;
     }
 }
 
@@ -65,8 +68,10 @@ void Progress::add(const store::Event& event) {
     const EventBody body(event.body);
     if (event.kind == "prompt") {
         waiting_.push_back(event.seq);
+        if (std::string schema = body.json("schema"); !schema.empty()) schemas_[event.seq] = std::move(schema);
     } else if (event.kind == "prompt_withdrawn") {
         std::erase(waiting_, body.number("prompt"));
+        schemas_.erase(body.number("prompt"));
     } else if (event.kind == "turn_started") {
         turn_ = {};
         answering_ = 0;
@@ -76,12 +81,13 @@ void Progress::add(const store::Event& event) {
         turn_.is_interrupted = interrupt_for_ == turn_.number;
         turn_.input_seq = event.seq;
         std::erase(waiting_, body.number("prompt"));
+        if (auto schema = schemas_.extract(body.number("prompt"))) turn_.schema = std::move(schema.mapped());
         if (system_.empty()) system_ = body.text("system");
     } else if (event.kind == "turn_retried") {
         turn_.is_under_way = true;
         turn_.is_interrupted = turn_.can_retry = false;
         turn_.input_seq = event.seq;
-        turn_.resumes = turn_.answers = turn_.calls_done = 0;
+        turn_.resumes = turn_.reminders = turn_.answers = turn_.calls_done = 0;
         turn_.usage = {};
         turn_.cost = 0;
         turn_.is_cost_known = true;
@@ -97,6 +103,7 @@ void Progress::add(const store::Event& event) {
         turn_.calls.clear();
     } else if (event.kind == "steered") {
         turn_.input_seq = event.seq;
+        if (body.text("by") == daemon_name) ++turn_.reminders;
     } else if (event.kind == "answered") {
         add_answered(event);
     } else if (event.kind == "decided") {

@@ -6,11 +6,15 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace torpor::agent {
+
+// Who says what nobody else said, in an event's `by`.
+inline constexpr std::string_view daemon_name = "torpord";
 
 struct CallState {
     std::string call, tool, input;         // input: a JSON object
@@ -27,6 +31,9 @@ struct TurnState {
     bool is_under_way = false;
     bool is_interrupted = false;           // somebody asked for its end
     bool can_retry = false;                // once it has ended
+    std::string schema = {};               // that its result must fit; empty: words will do
+    std::string output = {};               // that result, a JSON object
+    int reminders = 0;                     // of the result that is still to come
     int resumes = 0;                       // since it got further
     int64_t last_answer = 0;               // the highest number of an answer, lost ones among them
     std::vector<CallState> calls = {};     // of the last whole answer
@@ -61,6 +68,7 @@ class Progress {
 
     int64_t last_seq_ = 0;
     std::deque<int64_t> waiting_;
+    std::map<int64_t, std::string> schemas_;   // of prompts that wait
     int64_t interrupt_for_ = 0;            // a prompt that had not begun
     TurnState turn_;
     int64_t answering_ = 0;

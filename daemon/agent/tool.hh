@@ -64,6 +64,9 @@ struct Tool {
     Result<ToolResult> (*run)(const simdjson::dom::object& input, const ToolContext& context);
 };
 
+// Offered only where a prompt came with a schema, and then with that one.
+inline constexpr std::string_view structured_output_name = "StructuredOutput";
+
 std::span<const Tool> tools();
 const Tool* find_tool(std::string_view name);
 

@@ -57,11 +57,15 @@ Result<Turn::Next> Turn::step() {
         done = end_interrupted();
     } else if (std::ranges::any_of(turn.calls, [](const CallState& call) { return !call.has_result; })) {
         return do_calls();
+    } else if (!turn.output.empty()) {
+        done = end("done", "", "", false);
     } else if (!turn.needs_answer()) {
         if (turn.stop == "output_limit") {
             done = end("limit", "the model's answer was cut at its longest; `go on` continues it", "output_tokens", true);
         } else if (turn.stop == "refused") {
             done = end("failed", "the model refused to answer", "", true);
+        } else if (!turn.schema.empty()) {
+            done = remind_of_result();
         } else {
             done = end("done", "", "", false);
         }
@@ -133,11 +137,12 @@ Result<void> Turn::end(std::string_view outcome, const std::string& reason, std:
     if (auto read = catch_up(); !read) return read;
     const TurnState& turn = progress_.turn();
     // What was said a moment ago is to be read, what was asked to end is ended as interrupted.
-    if (outcome == "done" && (turn.needs_answer() || turn.is_interrupted)) return {};
+    if (outcome == "done" && ((turn.needs_answer() && turn.output.empty()) || turn.is_interrupted)) return {};
     JsonWriter body;
     body.begin_object().member("turn", turn.number).member("outcome", outcome);
     if (!reason.empty()) body.member("reason", reason);
     if (!limit.empty()) body.member("limit", limit);
+    if (!turn.output.empty()) body.key("output").raw(turn.output);
     body.member("can_retry", can_retry).key("usage").begin_object();
     body.member("input", turn.usage.input_tokens).member("output", turn.usage.output_tokens);
     body.member("cache_read", turn.usage.cache_read_tokens).member("cache_write", turn.usage.cache_write_tokens).end_object();
@@ -153,6 +158,19 @@ Result<void> Turn::end(std::string_view outcome, const std::string& reason, std:
     if (!ended) return Failure(ended.error());
     parts_.stopper.renew();
     return {};
+}
+
+Result<void> Turn::remind_of_result() {
+    if (progress_.turn().reminders >= result_reminders_max) {
+        return end("failed", "the model ended without a result in the form that was asked for", "", true);
+    }
+    JsonWriter body;
+    body.begin_object().member("turn", progress_.turn().number).member("by", daemon_name);
+    body.member("text", fmt::format("The result is still to come: call {} with it.", structured_output_name)).end_object();
+    std::lock_guard lock(parts_.order);
+    if (auto read = catch_up(); !read || progress_.turn().needs_answer()) return read;
+    auto steered = append("steered", body.text());
+    return steered ? Result<void>() : Failure(steered.error());
 }
 
 Result<void> Turn::end_interrupted() {

@@ -48,6 +48,7 @@ class Turn {
     Result<void> begin();
     Result<void> end(std::string_view outcome, const std::string& reason, std::string_view limit, bool can_retry);
     Result<void> end_interrupted();
+    Result<void> remind_of_result();
     std::string limit_met(std::string& reason) const;
     Result<std::string> system_prompt();
     Result<int64_t> append(std::string_view kind, const std::string& body, std::string_view text = {},

@@ -141,7 +141,12 @@ Result<llm::Request> Turn::request_for(const llm::Chosen& chosen) {
     const Mode mode = parse_mode(row_.mode).value_or(Mode::read_only);
     for (const Tool& tool : tools()) {
         if (!chosen.facts.takes_tools && tool.level > mode) continue;
+        if (tool.name == structured_output_name) continue;
         request.tools.push_back({std::string(tool.name), std::string(tool.description), std::string(tool.schema)});
+    }
+    if (const std::string& schema = progress_.turn().schema; !schema.empty()) {
+        const Tool& tool = *find_tool(structured_output_name);
+        request.tools.push_back({std::string(tool.name), std::string(tool.description), schema});
     }
     request.session = session_.id();
     return request;

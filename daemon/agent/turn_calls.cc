@@ -3,10 +3,10 @@
 // The order of a call's events is tool_call, question and decided if it was asked about, tool_started, tool_result. tool_started
 // is on disk before the tool begins, so a call without it was not run, and one with it is never run again.
 #include "base/json.hh"
+#include "base/json_schema.hh"
 #include "base/log.hh"
 #include "base/text.hh"
 #include "daemon/agent/limits.hh"
-#include "daemon/agent/schema.hh"
 #include "daemon/agent/turn.hh"
 
 #include <algorithm>
@@ -74,8 +74,12 @@ Result<std::optional<Turn::Ready>> Turn::prepare(const CallState& call) {
         for (const Tool& tool : tools()) names.emplace_back(tool.name);
         return give("failed", fmt::format("there is no tool '{}'{}; there are {}", call.tool.substr(0, 100), did_you_mean(call.tool, names), fmt::join(names, ", ")));
     }
-    if (!call.malformed.empty() || ready.parser->parse(call.input).get(ready.input)) return give("failed", "the input is no JSON object");
-    if (auto good = check_input(ready.tool->schema, ready.input); !good) return give("failed", "the input is wrong: " + good.error().message);
+    simdjson::dom::element input;
+    if (!call.malformed.empty() || ready.parser->parse(call.input).get(input) || input.get(ready.input)) {
+        return give("failed", "the input is no JSON object");
+    }
+    const bool is_result = call.tool == structured_output_name && !progress_.turn().schema.empty();
+    if (auto good = check_json(is_result ? progress_.turn().schema : ready.tool->schema, input); !good) return give("failed", "the input is wrong: " + good.error().message);
 
     const Folders& folders = parts_.options.folders;
     ready.context.session = session_.id();

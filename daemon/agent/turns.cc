@@ -1,6 +1,7 @@
 #include "daemon/agent/turns.hh"
 
 #include "base/json.hh"
+#include "base/json_schema.hh"
 #include "base/log.hh"
 #include "daemon/agent/event_body.hh"
 #include "daemon/agent/progress.hh"
@@ -52,13 +53,23 @@ std::string body_of(std::initializer_list<std::pair<std::string_view, int64_t>> 
     return body.end_object().take();
 }
 
+Result<void> check_result_schema(const std::string& schema) {
+    if (schema.size() > result_schema_bytes_max) return fail(Kind::too_large, "the schema is longer than {} bytes", result_schema_bytes_max);
+    if (auto good = check_schema(schema); !good) return good;
+    simdjson::dom::parser parser;
+    simdjson::dom::element root;
+    std::string_view type;
+    if (!parser.parse(schema).get(root) && root.is_object() && !root["type"].get(type) && type == "object") return {};
+    return fail(Kind::invalid, "the schema must be one of an object: {{\"type\": \"object\", ...}}");
+}
+
 }  // namespace
 
 class Turns::Impl {
   public:
     explicit Impl(Options options) : options_(std::move(options)) {}
 
-    Result<int64_t> prompt(const std::string& session, std::string text, std::vector<Image> images, const std::string& by);
+    Result<int64_t> prompt(const std::string& session, Prompt prompt, const std::string& by);
     Result<void> withdraw(const std::string& session, int64_t prompt, const std::string& by);
     Result<int64_t> steer(const std::string& session, std::string text, const std::string& by);
     Result<int64_t> decide(const std::string& session, int64_t question, std::string_view answer, std::string message, const std::string& by);
@@ -107,12 +118,16 @@ Result<Progress> Turns::Impl::progress_of(const std::string& session) {
     return progress;
 }
 
-Result<int64_t> Turns::Impl::prompt(const std::string& session, std::string text, std::vector<Image> images, const std::string& by) {
+Result<int64_t> Turns::Impl::prompt(const std::string& session, Prompt prompt, const std::string& by) {
+    auto& [text, images, schema] = prompt;
     if (text.empty() && images.empty()) return fail(Kind::invalid, "the prompt is empty; give 'text'");
     if (text.size() > prompt_bytes_max) {
         return fail_limit(Kind::too_large, "prompt_bytes", fmt::format("the prompt is longer than {} bytes; put it into a file and name that", prompt_bytes_max));
     }
     if (images.size() > prompt_images_max) return fail(Kind::invalid, "at most {} images go with a prompt", prompt_images_max);
+    if (!schema.empty()) {
+        if (auto good = check_result_schema(schema); !good) return Failure(good.error());
+    }
     auto open = options_.sessions.open(session);
     if (!open) return Failure(open.error());
     JsonWriter body;
@@ -129,7 +144,9 @@ Result<int64_t> Turns::Impl::prompt(const std::string& session, std::string text
         if (!kept) return Failure(kept.error());
         body.begin_object().member("content", hash).member("media_type", image.media_type).member("bytes", image.bytes.size()).end_object();
     }
-    body.end_array().end_object();
+    body.end_array();
+    if (!schema.empty()) body.key("schema").raw(schema);
+    body.end_object();
 
     std::lock_guard lock(order_of(session));
     auto row = row_of(session);
@@ -359,8 +376,8 @@ void Turns::Impl::resume_all() {
 Turns::Turns(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Turns::~Turns() = default;
 
-Result<int64_t> Turns::prompt(const std::string& session, std::string text, std::vector<Image> images, const std::string& by) {
-    return impl_->prompt(session, std::move(text), std::move(images), by);
+Result<int64_t> Turns::prompt(const std::string& session, Prompt prompt, const std::string& by) {
+    return impl_->prompt(session, std::move(prompt), by);
 }
 Result<void> Turns::withdraw(const std::string& session, int64_t prompt, const std::string& by) {
     return impl_->withdraw(session, prompt, by);

@@ -50,7 +50,12 @@ class Turns {
         std::string media_type;
         std::string bytes;
     };
-    Result<int64_t> prompt(const std::string& session, std::string text, std::vector<Image> images, const std::string& by);
+    struct Prompt {
+        std::string text;
+        std::vector<Image> images = {};
+        std::string schema = {};  // JSON Schema of an object that the turn must give as its result; empty: words will do
+    };
+    Result<int64_t> prompt(const std::string& session, Prompt prompt, const std::string& by);
     // `conflict` if it has begun.
     Result<void> withdraw(const std::string& session, int64_t prompt, const std::string& by);
     // For the turn under way; `conflict` if there is none.

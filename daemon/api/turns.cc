@@ -51,17 +51,25 @@ Result<std::vector<agent::Turns::Image>> images_of(const std::string& text) {
     return images;
 }
 
+// As JSON; empty if there is none.
+std::string schema_of(const std::string& text) {
+    dom::parser parser;
+    dom::object object;
+    dom::element schema;
+    return parser.parse(text).get(object) || object["schema"].get(schema) ? std::string() : simdjson::minify(schema);
+}
+
 }  // namespace
 
 void add_prompt(Call& call, http::Response& response) {
-    auto body = Body::parse(call.body.text, {"text", "images"});
+    auto body = Body::parse(call.body.text, {"text", "images", "schema"});
     if (!body) return answer_error(response, body.error());
     std::string text;
     body->text("text", text);
     if (body->error()) return answer_error(response, *body->error());
     auto images = images_of(call.body.text);
     if (!images) return answer_error(response, images.error());
-    answer_event(response, 202, call.daemon.turns->prompt(call.parameters[0], std::move(text), std::move(*images), call.principal.name));
+    answer_event(response, 202, call.daemon.turns->prompt(call.parameters[0], {std::move(text), std::move(*images), schema_of(call.body.text)}, call.principal.name));
 }
 
 void withdraw_prompt(Call& call, http::Response& response) {

@@ -7,6 +7,7 @@ namespace torpor::tools {
 
 extern const agent::Tool bash;
 extern const agent::Tool read_file;
+extern const agent::Tool structured_output;
 extern const agent::Tool write_file;
 
 }  // namespace torpor::tools

@@ -76,6 +76,33 @@ class RunTest(unittest.TestCase):
                     process.send_signal(signal.SIGINT)
         self.assertEqual(process.wait(SECONDS_MAX), 130)
 
+    def test_a_result_in_a_form_of_ones_own(self):
+        (self.folder / "form.json").write_text(json.dumps({"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}))
+        result = ("StructuredOutput", {"colour": "blue"})
+        self.start(Reply("It is blue."), Reply(calls=[("StructuredOutput", {"colour": "green"})]), Reply(calls=[result]),
+                   Reply("one"), Reply("two"), Reply("three"))
+        done = self.run_prompt("Which?", "--schema", "form.json")
+        self.assertEqual((done.returncode, json.loads(done.stdout)), (0, {"colour": "blue"}), done.stderr)
+        self.assertIn("The result is still to come", self.provider.requests[1]["messages"][-1]["content"])
+        self.assertIn("'colour' must be one of red, blue", self.provider.requests[2]["messages"][-1]["content"])
+        offered = self.provider.requests[0]["tools"][-1]["function"]
+        self.assertEqual((offered["name"], offered["parameters"]["required"]), ("StructuredOutput", ["colour"]))
+        done = self.run_prompt("Which?", "--schema", "form.json", "--output", "json")
+        answer = json.loads(done.stdout)
+        self.assertEqual((done.returncode, answer["outcome"]), (1, "failed"))
+        self.assertIn("without a result", answer["reason"])
+        self.assertEqual(len(self.provider.requests), 6)
+
+    def test_a_form_that_is_none_is_refused_before_anything_is_asked(self):
+        self.start()
+        for form, complaint in [("{", "form.json is no JSON"), ('{"type":"string"}', "the schema must be one of an object"),
+                                ('{"type":"object","properties":{"a":{"unevaluatedItems":true}}}', "properties.a.unevaluatedItems is not understood")]:
+            (self.folder / "form.json").write_text(form)
+            done = self.run_prompt("Which?", "--schema", "form.json")
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(complaint, done.stderr)
+        self.assertEqual(self.provider.requests, [])
+
     def test_a_pipe_comes_before_the_prompt(self):
         self.start(Reply("Fine."))
         self.run_prompt("Review this.", text="--- a\n+++ b\n")

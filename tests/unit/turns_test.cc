@@ -156,7 +156,7 @@ struct House {
         listen();
     }
     int64_t prompt(const std::string& text) {
-        auto seq = turns->prompt(id, text, {}, "owner");
+        auto seq = turns->prompt(id, {text}, "owner");
         REQUIRE(seq);
         return *seq;
     }
@@ -414,7 +414,7 @@ TEST_CASE("bad calls of a model are told to it, and repeated or missing ids are 
     REQUIRE(blocks.size() == 4);
     CHECK(blocks[0].text == "the input is no JSON object");
     CHECK(blocks[1].text.starts_with("there is no tool 'nothing'; there are bash"));
-    CHECK(blocks[2].text.starts_with("the input is wrong: 'file' is not a field"));
+    CHECK(blocks[2].text.starts_with("the input is wrong: 'file' is not known"));
     CHECK(blocks[3].text.ends_with("may hold keys; no tool may read it"));
     CHECK(blocks[0].call != blocks[1].call);
     CHECK(blocks[2].call == "call_2_1_2");
@@ -530,13 +530,13 @@ TEST_CASE("a copy that ends in the middle of a turn does not do what the other s
 
 TEST_CASE("images of a prompt are kept by their hash and reach the model") {
     House house;
-    auto seq = house.turns->prompt(house.id, "what is it?", {{"image/png", "the bytes"}}, "owner");
+    auto seq = house.turns->prompt(house.id, {"what is it?", {{"image/png", "the bytes"}}}, "owner");
     REQUIRE(seq);
     house.watcher->wait_for("turn_ended");
     CHECK(house.last("prompt").body.find("the bytes") == std::string::npos);
     CHECK(house.has("prompt", R"("media_type":"image/png","bytes":9)"));
-    CHECK(house.turns->prompt(house.id, "", {{"image/png", std::string(image_bytes_max + 1, 'x')}}, "owner").error().kind == Kind::too_large);
-    CHECK(house.turns->prompt(house.id, "", {}, "owner").error().kind == Kind::invalid);
+    CHECK(house.turns->prompt(house.id, {"", {{"image/png", std::string(image_bytes_max + 1, 'x')}}}, "owner").error().kind == Kind::too_large);
+    CHECK(house.turns->prompt(house.id, {}, "owner").error().kind == Kind::invalid);
     std::lock_guard lock(house.model.mutex);
     const auto& blocks = house.model.requests.at(0).messages.at(0).blocks;
     REQUIRE(blocks.size() == 2);

@@ -21,13 +21,14 @@ namespace torpor::cli {
 namespace {
 
 struct Run {
-    std::string prompt, session;
+    std::string prompt, session, schema_file;
     NewSession made;
     std::vector<std::string> allowed;
     std::string output = "text";
     bool goes_on = false;
 };
 
+constexpr size_t schema_bytes_max = 1024 * 1024;
 constexpr int failed_status = 1, limit_status = 5, interrupted_status = 130;
 
 // The first Ctrl-C ends the turn, the second this program.
@@ -91,6 +92,11 @@ std::string result_of(const std::string& id, const std::string& said, simdjson::
     return json.end_object().take();
 }
 
+void print_result(simdjson::dom::element ended) {
+    simdjson::dom::element output;
+    if (!ended["output"].get(output)) print_line(simdjson::minify(output));
+}
+
 int status_of(simdjson::dom::element ended) {
     const std::string_view outcome = Answer::text(ended, "outcome");
     return outcome == "done" ? 0 : outcome == "limit" ? limit_status : outcome == "interrupted" ? interrupted_status : failed_status;
@@ -102,21 +108,34 @@ Result<std::string> session_for(Client& client, const Run& run) {
     return create_session(client, run.made);
 }
 
+// Whether it is a schema is for torpord to say; that it is JSON must be known before it is put into some.
+Result<std::string> schema_of(const std::string& file) {
+    if (file.empty()) return std::string();
+    auto text = read_file(file, schema_bytes_max);
+    if (!text) return Failure(text.error());
+    auto parsed = Answer::parse(*text);
+    if (!parsed) return fail(Kind::invalid, "{} is no JSON", file);
+    return simdjson::minify(parsed->root());
+}
+
 Result<void> run_prompt(Context& context, Run run) {
     auto input = read_standard_input();
     if (!input) return Failure(input.error());
     if (run.prompt == "-") run.prompt.clear();
     const std::string prompt = *input + (!input->empty() && !run.prompt.empty() ? "\n\n" : "") + run.prompt;
     if (prompt.empty()) return fail(Kind::invalid, "there is no prompt; torpor run \"What is in this folder?\"");
+    auto schema = schema_of(run.schema_file);
+    if (!schema) return Failure(schema.error());
     run.made.folder = std::filesystem::current_path().string();
     auto id = session_for(context.client, run);
     if (!id) return Failure(id.error());
-    auto number = send_prompt(context.client, *id, prompt);
+    auto number = send_prompt(context.client, *id, prompt, *schema);
     if (!number) return Failure(number.error());
     const Interrupts interrupts(context.client.folders(), *id);
 
     const bool is_text = run.output == "text";
-    SessionPrinter printer(stdout, stderr);
+    // With a schema only the result is for whoever reads the output.
+    SessionPrinter printer(schema->empty() ? stdout : stderr, stderr);
     std::string said;
     int64_t last = *number;
     const auto take = [&](const SessionEvent& event) {
@@ -129,6 +148,7 @@ Result<void> run_prompt(Context& context, Run run) {
         if (is_text) printer.take(event);
         if (event.kind == "text") said = Answer::text(event.data, "text");
         if (event.kind != "turn_ended") return true;
+        if (is_text && !schema->empty()) print_result(event.data);
         if (run.output == "json") print_line(result_of(*id, said, event.data));
         context.exit_status = status_of(event.data);
         return false;
@@ -144,7 +164,8 @@ void add_run(CLI::App& app, Context& context) {
                               "  torpor run \"What does this project do?\" --mode read-only\n"
                               "  git diff | torpor run \"Review this\" --model anthropic/claude-sonnet-4-5\n"
                               "  torpor run \"Run the tests and mend what fails\" --allow 'bash(make:*)' --allow write_file\n"
-                              "  torpor run \"go on\" -c --output json\n\n"
+                              "  torpor run \"go on\" -c --output json\n"
+                              "  torpor run \"List the functions of main.c\" --schema functions.json | jq .\n\n"
                               "Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon, 4 refused, 5 a limit was met, 130 interrupted.",
                               [&context] { return run_prompt(context, run); });
     verb->add_option("PROMPT", run.prompt, "what to do; what a pipe gives comes before it");
@@ -154,6 +175,7 @@ void add_run(CLI::App& app, Context& context) {
     verb->add_option("--allow", run.allowed, "a rule that answers questions with yes: tool, 'tool(exact)', 'tool(prefix:*)' (again for more)")->allow_extra_args(false);
     verb->add_option("--output", run.output, "text; json: one object at the end; stream-json: each event a line")
         ->check(CLI::IsMember(std::vector<std::string>{"text", "json", "stream-json"}));
+    verb->add_option("--schema", run.schema_file, "a JSON Schema in this file: the result is an object that fits it, and is all that is printed");
     verb->add_flag("-c,--continue", run.goes_on, "go on with this folder's last session");
     verb->add_option("--session", run.session, "go on with this session");
 }

@@ -1,12 +1,11 @@
 #include "store/session_row.hh"
+#include "store/trust.hh"
 
 #include <openssl/evp.h>
 
 #include <array>
 
 namespace torpor::store {
-
-namespace {
 
 Result<std::string> hash_of(std::string_view bytes) {
     std::array<unsigned char, 32> hash{};
@@ -18,8 +17,6 @@ Result<std::string> hash_of(std::string_view bytes) {
     for (const unsigned char byte : hash) text += fmt::format("{:02x}", byte);
     return text;
 }
-
-}  // namespace
 
 Result<std::string> put_content(Connection& db, std::string_view session, std::string_view bytes) {
     auto number = session_number(db, session);

@@ -12,7 +12,7 @@ namespace torpor::store {
 namespace {
 
 // Released entries never change: files out there were made by them.
-constexpr std::array<const char*, 5> versions{
+constexpr std::array<const char*, 6> versions{
     R"(
     CREATE TABLE meta (
         name  TEXT PRIMARY KEY,
@@ -145,6 +145,15 @@ constexpr std::array<const char*, 5> versions{
         at_ms              INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX usage_by_time ON usage (at_ms);
+    )",
+    R"(
+    -- Whose settings may loosen what is allowed: only as they were when somebody looked at them.
+    CREATE TABLE trust (
+        folder TEXT PRIMARY KEY,
+        hash   TEXT NOT NULL,
+        by     TEXT NOT NULL,
+        at_ms  INTEGER NOT NULL
+    ) STRICT;
     )",
 };
 

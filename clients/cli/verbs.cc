@@ -7,7 +7,7 @@ namespace torpor::cli {
 namespace {
 
 constexpr AddVerb verbs[] = {
-    add_ask, add_chat, add_run, add_session_verbs, add_login, add_deploy, add_model_verbs, add_worker_verbs, add_logs, add_key_verbs, add_snapshot_verbs, add_system_verbs,
+    add_ask, add_chat, add_run, add_session_verbs, add_login, add_permission_verbs, add_deploy, add_model_verbs, add_worker_verbs, add_logs, add_key_verbs, add_snapshot_verbs, add_system_verbs,
     add_daemon_verbs, add_completion_verbs,
 };
 

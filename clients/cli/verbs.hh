@@ -49,6 +49,7 @@ void add_chat(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_session_verbs(CLI::App& app, Context& context);
 void add_login(CLI::App& app, Context& context);
+void add_permission_verbs(CLI::App& app, Context& context);
 void add_key_verbs(CLI::App& app, Context& context);
 void add_snapshot_verbs(CLI::App& app, Context& context);
 void add_system_verbs(CLI::App& app, Context& context);

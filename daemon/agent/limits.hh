@@ -33,6 +33,7 @@ inline constexpr uint64_t image_tokens_most = 2'000;                  // of one 
 inline constexpr uint64_t answer_tokens_reserve = 1'024;              // of the window, for what it says; at most an eighth
 inline constexpr size_t memory_file_bytes_max = 64 * 1024;            // of AGENTS.md and the like; the rest is left out, and said
 inline constexpr size_t memory_bytes_max = 192 * 1024;                // all together
+inline constexpr size_t settings_bytes_max = 256 * 1024;               // of a settings.toml: thousands of rules
 inline constexpr size_t folder_levels_max = 64;                       // from the working directory up
 
 // The client's environment.

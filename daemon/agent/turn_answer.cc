@@ -147,6 +147,7 @@ Result<llm::Request> Turn::request_for(const llm::Chosen& chosen) {
     if (const std::string& schema = progress_.turn().schema; !schema.empty()) {
         const Tool& tool = *find_tool(structured_output_name);
         request.tools.push_back({std::string(tool.name), std::string(tool.description), schema});
+        if (progress_.turn().reminders > 0) request.must_call = tool.name;
     }
     request.session = session_.id();
     return request;

@@ -7,6 +7,7 @@
 #include "base/log.hh"
 #include "base/text.hh"
 #include "daemon/agent/limits.hh"
+#include "daemon/agent/settings.hh"
 #include "daemon/agent/turn.hh"
 
 #include <algorithm>
@@ -95,6 +96,13 @@ Result<std::optional<Turn::Ready>> Turn::prepare(const CallState& call) {
     auto grants = parts_.options.store.read([&](store::Connection& db) { return store::all_grants(db, row_.folder); });
     if (!grants) return Failure(grants.error());
     grants->insert(grants->end(), progress_.rules().begin(), progress_.rules().end());
+    auto settings = read_settings(row_.folder, folders.config, parts_.options.store);
+    if (!settings) return Failure(settings.error());
+    grants->insert(grants->end(), settings->rules.begin(), settings->rules.end());
+    if (settings->is_broken) {
+        ready.use.asks_always = true;  // what they forbid is not known
+        ready.use.detail += fmt::format("{}(asked because settings cannot be read: {})", ready.use.detail.empty() ? "" : "\n", settings->problems.front());
+    }
     const Judgement judgement = judge(call.tool, ready.use, ready.context.mode, *grants);
     if (judgement.verdict == Verdict::deny) return give("denied", fmt::format("Not run: {}.", judgement.why));
     if (call.decided == "no") {

@@ -65,6 +65,11 @@ void answer_question(Call& call, http::Response& response);
 void interrupt_turn(Call& call, http::Response& response);
 void retry_turn(Call& call, http::Response& response);
 void set_environment(Call& call, http::Response& response);
+void list_permissions(Call& call, http::Response& response);
+void add_permission(Call& call, http::Response& response);
+void remove_permission(Call& call, http::Response& response);
+void trust_folder(Call& call, http::Response& response);
+void distrust_folder(Call& call, http::Response& response);
 
 // models.cc: what others need of it. The file of a model; whether its names are free, itself aside, and there
 // may be one more; and reloading after `change` of a file, of which an error tells.

@@ -78,6 +78,7 @@ void write_input(JsonWriter& json, const Request& request) {
         }
         json.end_array();
     }
+    if (!request.must_call.empty()) json.key("tool_choice").begin_object().member("type", "tool").member("name", request.must_call).end_object();
     if (!request.system.empty()) {
         json.key("system").begin_array().begin_object().member("type", "text").member("text", request.system);
         write_cache_mark(json);

@@ -38,10 +38,12 @@ std::string answer_schema(const Request& request, bool may_call) {
     json.begin_object().key("anyOf").begin_array();
     for (const ToolSpec& tool : request.tools) {
         if (!may_call) break;
+        if (!request.must_call.empty() && request.must_call != tool.name) continue;
         json.begin_object().member("type", "object").key("properties").begin_object().key("tool").begin_object().member("const", tool.name).end_object();
         json.key("input").raw(small_schema(tool)).end_object();
         json.key("required").begin_array().value("tool").value("input").end_array().member("additionalProperties", false).end_object();
     }
+    if (may_call && !request.must_call.empty()) return json.end_array().end_object().take();
     json.begin_object().member("type", "object").key("properties").begin_object().key("say");
     if (request.schema.empty()) {
         json.begin_object().member("type", "string").end_object();

@@ -107,6 +107,10 @@ std::string write(const Request& request, const ModelFacts&) {
         }
         json.end_array();
     }
+    if (!request.must_call.empty()) {
+        json.key("tool_choice").begin_object().member("type", "function").key("function").begin_object().member("name", request.must_call);
+        json.end_object().end_object();
+    }
     if (!request.schema.empty()) {
         json.key("response_format").begin_object().member("type", "json_schema").key("json_schema").begin_object().member("name", "answer");
         json.member("strict", true).key("schema").raw(request.schema).end_object().end_object();

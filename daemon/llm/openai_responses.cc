@@ -70,6 +70,7 @@ std::string write(const Request& request, const ModelFacts&) {
         }
         json.end_array();
     }
+    if (!request.must_call.empty()) json.key("tool_choice").begin_object().member("type", "function").member("name", request.must_call).end_object();
     if (!request.schema.empty()) {
         json.key("text").begin_object().key("format").begin_object().member("type", "json_schema").member("name", "answer").member("strict", true);
         json.key("schema").raw(request.schema).end_object().end_object();

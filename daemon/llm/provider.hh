@@ -50,6 +50,7 @@ struct Request {
     std::string system = {};
     std::vector<Message> messages = {};
     std::vector<ToolSpec> tools = {};
+    std::string must_call = {};      // one of the tools, and nothing else will do; empty: as the model likes
     uint64_t output_tokens_max = 0;  // 0: the provider's own, or what its wire demands
     std::string schema = {};         // JSON Schema that the answer's text must fit; empty: none
     std::optional<double> temperature = {};  // nothing: the provider's own

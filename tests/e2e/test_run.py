@@ -83,6 +83,8 @@ class RunTest(unittest.TestCase):
                    Reply("one"), Reply("two"), Reply("three"))
         done = self.run_prompt("Which?", "--schema", "form.json")
         self.assertEqual((done.returncode, json.loads(done.stdout)), (0, {"colour": "blue"}), done.stderr)
+        self.assertNotIn("tool_choice", self.provider.requests[0])
+        self.assertEqual(self.provider.requests[1]["tool_choice"], {"type": "function", "function": {"name": "StructuredOutput"}})
         self.assertIn("The result is still to come", self.provider.requests[1]["messages"][-1]["content"])
         self.assertIn("'colour' must be one of red, blue", self.provider.requests[2]["messages"][-1]["content"])
         offered = self.provider.requests[0]["tools"][-1]["function"]

@@ -1,10 +1,10 @@
 #include "daemon/agent/turns.hh"
 
 #include "base/json.hh"
-#include "base/json_schema.hh"
 #include "base/log.hh"
 #include "daemon/agent/event_body.hh"
 #include "daemon/agent/progress.hh"
+#include "daemon/agent/result_schema.hh"
 #include "daemon/agent/turn.hh"
 #include "daemon/agent/turn_threads.hh"
 
@@ -51,16 +51,6 @@ std::string body_of(std::initializer_list<std::pair<std::string_view, int64_t>> 
     for (const auto& [name, number] : numbers) body.member(name, number);
     for (const auto& [name, text] : texts) body.member(name, text);
     return body.end_object().take();
-}
-
-Result<void> check_result_schema(const std::string& schema) {
-    if (schema.size() > result_schema_bytes_max) return fail(Kind::too_large, "the schema is longer than {} bytes", result_schema_bytes_max);
-    if (auto good = check_schema(schema); !good) return good;
-    simdjson::dom::parser parser;
-    simdjson::dom::element root;
-    std::string_view type;
-    if (!parser.parse(schema).get(root) && root.is_object() && !root["type"].get(type) && type == "object") return {};
-    return fail(Kind::invalid, "the schema must be one of an object: {{\"type\": \"object\", ...}}");
 }
 
 }  // namespace

@@ -154,6 +154,9 @@ constexpr std::array<const char*, 6> versions{
         by     TEXT NOT NULL,
         at_ms  INTEGER NOT NULL
     ) STRICT;
+    -- The session that began this one, by a call of the tool Agent; empty: people did.
+    ALTER TABLE session ADD COLUMN caller TEXT NOT NULL DEFAULT '';
+    CREATE INDEX session_by_caller ON session (caller) WHERE caller <> '';
     )",
 };
 

@@ -16,7 +16,7 @@ constexpr int64_t seq_of(int64_t place) { return place & seq_max; }
 
 // What session_of() reads, in its order, from column 0 on.
 inline constexpr std::string_view session_columns =
-    "number, id, folder, title, model, mode, parent, state, is_archived, last_seq, created_at_ms, updated_at_ms";
+    "number, id, folder, title, model, mode, parent, state, is_archived, last_seq, created_at_ms, updated_at_ms, caller";
 Session session_of(const Statement& row);
 
 // `not_found` if there is no such session.

@@ -46,7 +46,7 @@ Result<std::vector<FoundSession>> find_sessions(Connection& db, const SessionQue
         : fmt::format("WITH hit AS (SELECT rowid >> 32 AS of, min(rowid) AS place FROM found WHERE found MATCH ?1 GROUP BY rowid >> 32) "
                       "SELECT {}, hit.place FROM hit JOIN session ON session.number = hit.of WHERE 1",
                       session_columns);
-    sql += " AND (?2 OR NOT is_archived)";
+    sql += " AND (?2 OR NOT is_archived) AND (?7 OR caller = '')";
     if (!query.folder.empty()) sql += " AND (folder = ?3 OR folder >= ?3 || '/' AND folder < ?3 || '0')";  // '0' is behind '/'
     if (query.state) sql += " AND state = ?4";
     if (query.before_ms > 0) sql += " AND updated_at_ms < ?5";
@@ -57,7 +57,7 @@ Result<std::vector<FoundSession>> find_sessions(Connection& db, const SessionQue
     while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
     if (folder == "/") folder.clear();  // "" || '/' is what all begin with
     auto bound = found->bind(match, query.with_archived, folder, static_cast<int>(query.state.value_or(SessionState::idle)), query.before_ms,
-                             query.count_max);
+                             query.count_max, query.with_called);
     if (!bound) return Failure(bound.error());
     std::vector<FoundSession> sessions;
     std::vector<int64_t> places;
@@ -66,7 +66,7 @@ Result<std::vector<FoundSession>> find_sessions(Connection& db, const SessionQue
         if (!row) return Failure(row.error());
         if (!*row) break;
         sessions.push_back({session_of(*found), {}});
-        places.push_back(found->integer(12));
+        places.push_back(found->integer(13));
     }
     if (match.empty()) return sessions;
     for (size_t i = 0; i < sessions.size(); ++i) {

@@ -49,6 +49,7 @@ Session session_of(const Statement& row) {
     session.last_seq = row.integer(9);
     session.created_at_ms = row.integer(10);
     session.updated_at_ms = row.integer(11);
+    session.caller = row.text(12);
     return session;
 }
 
@@ -74,10 +75,10 @@ std::string new_session_id() {
 }
 
 Result<void> add_session(Connection& db, const Session& session) {
-    auto added = db.run("INSERT INTO session (id, folder, title, model, mode, parent, state, is_archived, last_seq, created_at_ms, updated_at_ms) "
-                        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+    auto added = db.run("INSERT INTO session (id, folder, title, model, mode, parent, state, is_archived, last_seq, created_at_ms, updated_at_ms, caller) "
+                        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
                         session.id, session.folder, session.title, session.model, session.mode, session.parent,
-                        static_cast<int>(session.state), session.is_archived, session.created_at_ms, session.created_at_ms);
+                        static_cast<int>(session.state), session.is_archived, session.created_at_ms, session.created_at_ms, session.caller);
     if (!added || session.title.empty()) return added;
     return put_found(db, place_of(db.last_insert_id(), 0), session.title);
 }
@@ -111,6 +112,19 @@ Result<std::string> complete_session_id(Connection& db, std::string_view beginni
         return fail(Kind::conflict, "several sessions begin with {} ({} and {}, for two); say more of the one that is meant", beginning, ids[0], ids[1]);
     }
     return ids.front();
+}
+
+Result<std::vector<std::string>> sessions_called_by(Connection& db, std::string_view caller) {
+    auto found = db.prepare("SELECT id FROM session WHERE caller = ? AND caller <> '' ORDER BY number");
+    if (!found) return Failure(found.error());
+    if (auto bound = found->bind(caller); !bound) return Failure(bound.error());
+    std::vector<std::string> ids;
+    for (;;) {
+        auto row = found->step();
+        if (!row) return Failure(row.error());
+        if (!*row) return ids;
+        ids.push_back(found->text(0));
+    }
 }
 
 Result<void> remove_session(Connection& db, std::string_view id) {

@@ -27,6 +27,7 @@ struct Session {
     std::string model;
     std::string mode;
     std::string parent;    // forked from; empty: none
+    std::string caller = {};  // the session that began it (the tool Agent); empty: people did
     SessionState state = SessionState::idle;
     bool is_archived = false;
     int64_t last_seq = 0;
@@ -74,6 +75,7 @@ struct SessionQuery {
     std::string text = {};                 // words that its events or its title have; empty: all
     std::optional<SessionState> state = {};
     bool with_archived = false;
+    bool with_called = false;              // also those that other sessions began
     int64_t before_ms = 0;                 // updated before; 0: no bound. For the next page
     size_t count_max = 50;
 };
@@ -81,6 +83,8 @@ struct FoundSession {
     Session session;
     std::string excerpt = {};  // around the first match, if a text was asked for
 };
+// Those that this one began.
+Result<std::vector<std::string>> sessions_called_by(Connection& db, std::string_view caller);
 // The one that was used last is first.
 Result<std::vector<FoundSession>> find_sessions(Connection& db, const SessionQuery& query);
 

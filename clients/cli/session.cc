@@ -203,7 +203,10 @@ void SessionPrinter::take(const SessionEvent& event) {
         return note(outcome == "done" ? shown : fmt::format("  {}:\n{}", outcome, shown));
     }
     if (event.kind == "retried") return note(fmt::format("{}; again in {}", Answer::text(data, "reason"), format_duration(std::chrono::milliseconds(Answer::number(data, "wait_ms")))));
-    if (event.kind == "decided") return note(fmt::format("{}: {}", Answer::text(data, "by"), Answer::text(data, "answer")));
+    if (event.kind == "tool_started" && !Answer::text(data, "session").empty()) {
+        return note(fmt::format("  an agent works on it; torpor attach {} watches", Answer::text(data, "session").substr(0, 14)));
+    }
+    if (event.kind == "decided" || event.kind == "agent_decided") return note(fmt::format("{}: {}", Answer::text(data, "by"), Answer::text(data, "answer")));
     if (event.kind == "turn_resumed") return note("torpord was started again, and goes on");
     if (event.kind == "turn_ended" && Answer::text(data, "outcome") != "done") {
         const std::string_view reason = Answer::text(data, "reason");

@@ -49,6 +49,7 @@ class EventBody {
     bool get(std::string_view key, Value& out) const {
         return object_[key].get(out) == simdjson::SUCCESS;
     }
+    const simdjson::dom::object& object() const { return object_; }
     bool has(std::string_view key) const { return object_[key].error() == simdjson::SUCCESS; }
 
   private:

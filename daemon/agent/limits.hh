@@ -18,6 +18,8 @@ inline constexpr int turn_resumes_max = 3;                            // without
 // All turns.
 inline constexpr size_t turns_max = 32;                               // a thread each; one that waits for an answer has none
 inline constexpr size_t calls_side_by_side_max = 8;                   // of one message, those that only read
+inline constexpr size_t children_at_once_max = 8;                     // sessions that one turn has begun; each may hold a model and a thread
+inline constexpr size_t child_result_bytes_max = 48 * 1024;           // as of any tool
 inline constexpr std::chrono::seconds turn_end_wait_max{10};           // of one that was interrupted: a tool has less to end in
 inline constexpr size_t title_characters_max = 60;                    // made of the first prompt
 inline constexpr size_t prompts_waiting_max = 100;                    // of one session

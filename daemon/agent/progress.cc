@@ -26,6 +26,7 @@ void Progress::add_call(const store::Event& event) {
         call->rules = body.texts("rules");
     } else if (event.kind == "tool_started") {
         call->is_started = true;
+        call->session = body.text("session");
     } else if (event.kind == "tool_result") {
         call->has_result = true;
         turn_.input_seq = event.seq;
@@ -34,7 +35,33 @@ void Progress::add_call(const store::Event& event) {
         const std::string outcome = body.text("outcome");
         if (outcome != "skipped") ++turn_.calls_done;
         if (outcome == "done" && call->tool == structured_output_name) turn_.output = call->input;
+        if (!call->session.empty()) add_child(body);
     }
+}
+
+// What a session took that a call of this turn began, as the call's result says.
+void Progress::add_child(const EventBody& body) {
+    simdjson::dom::object detail;
+    if (!body.get("detail", detail)) return;
+    add_usage(detail);
+}
+
+// From an object with `usage` and `cost`; without the latter it is not known.
+void Progress::add_usage(const simdjson::dom::object& object) {
+    simdjson::dom::object usage;
+    if (!object["usage"].get(usage)) {
+        const auto count = [&](std::string_view key) {
+            uint64_t number = 0;
+            return usage[key].get(number) ? 0 : number;
+        };
+        turn_.usage.input_tokens += count("input");
+        turn_.usage.output_tokens += count("output");
+        turn_.usage.cache_read_tokens += count("cache_read");
+        turn_.usage.cache_write_tokens += count("cache_write");
+    }
+    double cost = 0;
+    if (object["cost"].get(cost)) turn_.is_cost_known = false;
+    turn_.cost += cost;
 }
 
 void Progress::add_answered(const store::Event& event) {
@@ -47,20 +74,7 @@ void Progress::add_answered(const store::Event& event) {
     turn_.resumes = 0;
     ++turn_.answers;
     turn_.active_ms += body.number("ms");
-    simdjson::dom::object usage;
-    if (body.get("usage", usage)) {
-        const auto count = [&](std::string_view key) {
-            uint64_t number = 0;
-            return usage[key].get(number) ? 0 : number;
-        };
-        turn_.usage.input_tokens += count("input");
-        turn_.usage.output_tokens += count("output");
-        turn_.usage.cache_read_tokens += count("cache_read");
-        turn_.usage.cache_write_tokens += count("cache_write");
-    }
-    double cost = 0;
-    if (!body.get("cost", cost)) turn_.is_cost_known = false;
-    turn_.cost += cost;
+    add_usage(body.object());
 }
 
 void Progress::add(const store::Event& event) {

@@ -4,6 +4,8 @@
 #include "daemon/llm/provider.hh"
 #include "store/sessions.hh"
 
+#include <simdjson.h>
+
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -20,6 +22,7 @@ struct CallState {
     std::string call, tool, input;         // input: a JSON object
     std::string malformed = {};            // what the model gave instead of one
     bool is_started = false, has_result = false;
+    std::string session = {};              // that it began, and whose result is its own
     int64_t question = 0;                  // its number; 0: not asked
     std::vector<std::string> rules = {};   // of the question
     std::string decided = {};              // once, session, always, no; empty: not yet
@@ -50,6 +53,8 @@ struct TurnState {
     uint64_t tokens() const { return usage.input_tokens + usage.output_tokens; }
 };
 
+class EventBody;
+
 class Progress {
   public:
     // All events of the session, in order.
@@ -64,6 +69,8 @@ class Progress {
   private:
     void add_answered(const store::Event& event);
     void add_call(const store::Event& event);
+    void add_child(const EventBody& body);
+    void add_usage(const simdjson::dom::object& object);
     CallState* find(const std::string& call);
 
     int64_t last_seq_ = 0;

@@ -53,6 +53,14 @@ struct ToolUse {
     bool only_reads = false;        // may run beside others that only read
 };
 
+// A session of its own that a call begins. What it says last is the call's result.
+struct ChildSession {
+    std::string title;
+    std::string prompt;
+    std::string model = {};         // empty: the caller's
+    Mode mode = Mode::read_only;    // at most the caller's
+};
+
 struct Tool {
     std::string_view name;
     std::string_view description;   // for the model
@@ -62,10 +70,15 @@ struct Tool {
     Result<ToolUse> (*look)(const simdjson::dom::object& input, const ToolContext& context);
     // Does it. A failure of the tool is a ToolResult; an Error is a failure of Torpor's.
     Result<ToolResult> (*run)(const simdjson::dom::object& input, const ToolContext& context);
+    // In place of `run`, for a call that begins a session; an Error is told to the model.
+    Result<ChildSession> (*begin)(const simdjson::dom::object& input, const ToolContext& context) = nullptr;
 };
 
 // Offered only where a prompt came with a schema, and then with that one.
 inline constexpr std::string_view structured_output_name = "StructuredOutput";
+
+// Not offered to sessions that were begun by it.
+inline constexpr std::string_view agent_name = "Agent";
 
 std::span<const Tool> tools();
 const Tool* find_tool(std::string_view name);

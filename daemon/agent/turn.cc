@@ -157,6 +157,7 @@ Result<void> Turn::end(std::string_view outcome, const std::string& reason, std:
     auto ended = append("turn_ended", body.text(), {}, {.state = state});
     if (!ended) return Failure(ended.error());
     parts_.stopper.renew();
+    if (!row_.caller.empty()) parts_.wake(row_.caller);
     return {};
 }
 

@@ -28,6 +28,7 @@ struct TurnParts {
     Stopper& stopper;
     const std::atomic<bool>& is_stopping;    // the daemon ends: say nothing more, the next one goes on
     std::function<Environment()> environment;
+    std::function<void(const std::string& session)> wake;  // there is something to do in that one
 };
 
 class Turn {
@@ -39,7 +40,7 @@ class Turn {
 
   private:
     enum class Next { more, over };
-    struct Ready;      // a call that may run
+    struct Ready;      // a call that may run (turn_ready.hh)
     class Telling;     // the provider's listener
 
     // turn.cc
@@ -66,6 +67,12 @@ class Turn {
     Result<void> ask_people(const CallState& call, const ToolUse& use);
     Result<void> run_side_by_side(std::vector<Ready>& batch);
     Result<void> run_one(Ready& ready);
+
+    // turn_children.cc
+    Result<bool> begin_child(Ready& ready);         // false: it could not be, and has its result
+    Result<bool> take_child(const CallState& call); // false: it is not over
+    Result<void> tell_caller(std::string_view kind, const std::string& body);
+
     Result<void> give_result(const CallState& call, std::string_view outcome, const ToolResult& result, int64_t ms);
 
     const TurnParts parts_;

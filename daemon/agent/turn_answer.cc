@@ -141,7 +141,7 @@ Result<llm::Request> Turn::request_for(const llm::Chosen& chosen) {
     const Mode mode = parse_mode(row_.mode).value_or(Mode::read_only);
     for (const Tool& tool : tools()) {
         if (!chosen.facts.takes_tools && tool.level > mode) continue;
-        if (tool.name == structured_output_name) continue;
+        if (tool.name == structured_output_name || (tool.begin != nullptr && !row_.caller.empty())) continue;
         request.tools.push_back({std::string(tool.name), std::string(tool.description), std::string(tool.schema)});
     }
     if (const std::string& schema = progress_.turn().schema; !schema.empty()) {

@@ -9,6 +9,7 @@
 #include "daemon/agent/limits.hh"
 #include "daemon/agent/settings.hh"
 #include "daemon/agent/turn.hh"
+#include "daemon/agent/turn_ready.hh"
 
 #include <algorithm>
 #include <chrono>
@@ -30,16 +31,6 @@ ToolResult failed(std::string text) {
 }
 
 }  // namespace
-
-struct Turn::Ready {
-    CallState call;
-    const Tool* tool = nullptr;
-    std::unique_ptr<simdjson::dom::parser> parser = std::make_unique<simdjson::dom::parser>();
-    simdjson::dom::object input = {};
-    ToolContext context = {};
-    ToolUse use = {};
-    bool is_asked = false;  // a question was put, and waits
-};
 
 Result<void> Turn::give_result(const CallState& call, std::string_view outcome, const ToolResult& result, int64_t ms) {
     std::string hash;
@@ -75,6 +66,7 @@ Result<std::optional<Turn::Ready>> Turn::prepare(const CallState& call) {
         for (const Tool& tool : tools()) names.emplace_back(tool.name);
         return give("failed", fmt::format("there is no tool '{}'{}; there are {}", call.tool.substr(0, 100), did_you_mean(call.tool, names), fmt::join(names, ", ")));
     }
+    if (ready.tool->begin != nullptr && !row_.caller.empty()) return give("failed", "an agent that another one began cannot begin any");
     simdjson::dom::element input;
     if (!call.malformed.empty() || ready.parser->parse(call.input).get(input) || input.get(ready.input)) {
         return give("failed", "the input is no JSON object");
@@ -127,14 +119,22 @@ Result<void> Turn::ask_people(const CallState& call, const ToolUse& use) {
     if (progress_.turn().is_interrupted) return {};
     auto asked = append("question", body.text(), {}, {.state = store::SessionState::asking});
     if (!asked) return Failure(asked.error());
-    return {};
+    // Who watches the caller hears of it, too.
+    return tell_caller("agent_question", fmt::format(R"({{"session":"{}","question":{},{})", session_.id(), *asked, body.text().substr(1)));
 }
 
 Result<Turn::Next> Turn::do_calls() {
     const std::vector<CallState> calls = progress_.turn().calls;
     std::vector<Ready> batch;
+    size_t children = 0;  // that have no result yet
     for (const CallState& call : calls) {
         if (call.has_result) continue;
+        if (!call.session.empty()) {
+            auto taken = take_child(call);
+            if (!taken) return Failure(taken.error());
+            if (!*taken) ++children;
+            continue;
+        }
         if (call.is_started) {
             if (auto given = give_result(call, "interrupted", failed(std::string(lost_call)), 0); !given) return Failure(given.error());
             continue;
@@ -147,6 +147,13 @@ Result<Turn::Next> Turn::do_calls() {
         auto ready = prepare(call);
         if (!ready) return Failure(ready.error());
         if (!*ready) continue;
+        if ((*ready)->tool->begin != nullptr && !(*ready)->is_asked) {
+            if (children == children_at_once_max) continue;  // begun when another one has ended
+            auto begun = begin_child(**ready);
+            if (!begun) return Failure(begun.error());
+            if (*begun) ++children;
+            continue;
+        }
         const bool goes_alone = (*ready)->is_asked || !(*ready)->use.only_reads;
         if (goes_alone && !batch.empty()) break;  // what was before it comes first
         if ((*ready)->is_asked) {
@@ -157,6 +164,7 @@ Result<Turn::Next> Turn::do_calls() {
         batch.push_back(std::move(**ready));
         if (goes_alone || batch.size() == calls_side_by_side_max) break;
     }
+    if (batch.empty() && children > 0) return Next::over;  // the end of one goes on here
     if (auto run = run_side_by_side(batch); !run) return Failure(run.error());
     return Next::more;
 }

@@ -64,6 +64,9 @@ class Turns::Impl {
     Result<int64_t> steer(const std::string& session, std::string text, const std::string& by);
     Result<int64_t> decide(const std::string& session, int64_t question, std::string_view answer, std::string message, const std::string& by);
     Result<bool> interrupt(const std::string& session, const std::string& by);
+    Result<bool> interrupt_one(const std::string& session, const std::string& by);
+    Result<void> tell_caller_of(const std::string& session, int64_t question, std::string_view answer, const std::string& by);
+    Result<std::vector<std::string>> children_of(const std::string& session);
     Result<void> remove(const std::string& session, const std::string& by);
     Result<int64_t> retry(const std::string& session, const std::string& by);
     void set_environment(const std::string& session, const Environment& environment);
@@ -75,7 +78,7 @@ class Turns::Impl {
     std::mutex& order_of(const std::string& session) { return orders_[std::hash<std::string>()(session) % orders_.size()]; }
     Result<Progress> progress_of(const std::string& session);
     Result<store::Session> row_of(const std::string& session);
-    Environment environment_of(const std::string& session) const;
+    Environment environment_of(const std::string& session);
     Result<void> run(const std::string& session, Stopper& stopper);
     Result<void> resume(const std::string& session);
 
@@ -229,11 +232,40 @@ Result<int64_t> Turns::Impl::decide(const std::string& session, int64_t question
     std::lock_guard lock(order_of(session));
     auto seq = (*open)->append("decided", body_of({{"question", question}}, {{"answer", answer}, {"message", message}, {"by", by}}), {},
                                {.state = store::SessionState::running}, first);
-    if (seq) threads_.wake(session);
+    if (!seq) return seq;
+    threads_.wake(session);
+    if (auto told = tell_caller_of(session, question, answer, by); !told) return Failure(told.error());
     return seq;
 }
 
+// Whoever watches the session that began this one was asked, too.
+Result<void> Turns::Impl::tell_caller_of(const std::string& session, int64_t question, std::string_view answer, const std::string& by) {
+    auto row = row_of(session);
+    if (!row || row->caller.empty()) return {};
+    auto caller = options_.sessions.open(row->caller);
+    if (!caller) return {};  // removed
+    auto told = (*caller)->append("agent_decided", body_of({{"question", question}}, {{"session", session}, {"answer", answer}, {"by", by}}));
+    return told ? Result<void>() : Failure(told.error());
+}
+
+Result<std::vector<std::string>> Turns::Impl::children_of(const std::string& session) {
+    return options_.store.read([&](store::Connection& db) { return store::sessions_called_by(db, session); });
+}
+
+// And with it those sessions that it began.
 Result<bool> Turns::Impl::interrupt(const std::string& session, const std::string& by) {
+    auto was = interrupt_one(session, by);
+    if (!was) return was;
+    auto children = children_of(session);
+    if (!children) return Failure(children.error());
+    for (const std::string& child : *children) {
+        auto done = interrupt_one(child, by);
+        if (!done && done.error().kind != Kind::not_found) return done;
+    }
+    return was;
+}
+
+Result<bool> Turns::Impl::interrupt_one(const std::string& session, const std::string& by) {
     auto open = options_.sessions.open(session);
     if (!open) return Failure(open.error());
     std::lock_guard order(order_of(session));
@@ -279,8 +311,21 @@ Result<void> Turns::Impl::remove(const std::string& session, const std::string& 
             return fail(Kind::conflict, "session {} is still busy: its turn was interrupted, but what it does has not ended; try again", session);
         }
     }
-    std::lock_guard order(order_of(session));
-    return options_.sessions.remove(session);
+    auto children = children_of(session);
+    if (!children) return Failure(children.error());
+    for (const std::string& child : *children) {
+        auto done = remove(child, by);
+        if (!done && done.error().kind != Kind::not_found) return done;
+    }
+    auto row = row_of(session);
+    if (!row) return Failure(row.error());
+    {
+        std::lock_guard order(order_of(session));
+        if (auto removed = options_.sessions.remove(session); !removed) return removed;
+    }
+    const auto caller = row_of(row->caller);
+    if (caller && caller->state == store::SessionState::running) threads_.wake(row->caller);  // it waited for this one
+    return {};
 }
 
 Result<int64_t> Turns::Impl::retry(const std::string& session, const std::string& by) {
@@ -307,18 +352,20 @@ void Turns::Impl::set_environment(const std::string& session, const Environment&
     environments_.erase(std::ranges::min_element(environments_, {}, [](const auto& entry) { return entry.second.first; }));
 }
 
-Environment Turns::Impl::environment_of(const std::string& session) const {
+Environment Turns::Impl::environment_of(const std::string& session) {
     {
         std::lock_guard lock(mutex_);
         if (const auto found = environments_.find(session); found != environments_.end()) return found->second.second;
     }
-    return own_environment();
+    const auto row = row_of(session);
+    return row && !row->caller.empty() ? environment_of(row->caller) : own_environment();
 }
 
 Result<void> Turns::Impl::run(const std::string& session, Stopper& stopper) {
     auto open = options_.sessions.open(session);
     if (!open) return Failure(open.error());
-    Turn turn({options_, *open, order_of(session), stopper, threads_.is_stopping(), [this, session] { return environment_of(session); }});
+    Turn turn({options_, *open, order_of(session), stopper, threads_.is_stopping(), [this, session] { return environment_of(session); },
+               [this](const std::string& other) { threads_.wake(other); }});
     return turn.run();
 }
 
@@ -352,7 +399,7 @@ void Turns::Impl::resume_all() {
     // Those that ask wait for their answer as before: nothing of them was under way.
     store::SessionQuery query;
     query.state = store::SessionState::running;
-    query.with_archived = true;
+    query.with_archived = query.with_called = true;
     query.count_max = std::numeric_limits<int32_t>::max();
     auto found = options_.store.read([&](store::Connection& db) { return store::find_sessions(db, query); });
     if (!found) return log::error("the sessions that were under way cannot be found: {}", found.error().text());

@@ -33,6 +33,7 @@ void write_session(JsonWriter& json, const store::Session& session) {
     } else {
         json.value(session.parent);
     }
+    if (!session.caller.empty()) json.member("caller", session.caller);
     json.member("events", session.last_seq).member("created_at_ms", session.created_at_ms).member("updated_at_ms", session.updated_at_ms);
 }
 
@@ -85,6 +86,9 @@ Result<store::SessionQuery> query_of(const http::Request& request) {
     auto archived = truth_of(request, "archived", false);
     if (!archived) return Failure(archived.error());
     query.with_archived = *archived;
+    auto called = truth_of(request, "called", false);
+    if (!called) return Failure(called.error());
+    query.with_called = *called;
     auto before = number_of(request, "before", 0);
     if (!before) return Failure(before.error());
     query.before_ms = *before;

@@ -21,6 +21,9 @@ inline constexpr size_t diff_bytes_max = 16 * 1024;                   // shown i
 inline constexpr size_t diff_file_bytes_max = 1024 * 1024;            // of larger files only the sizes are told
 inline constexpr int diff_context_lines = 3;
 
+// Agent
+inline constexpr size_t agent_prompt_bytes_max = 256 * 1024;           // what a model says at once is far less
+
 // bash
 inline constexpr std::chrono::minutes bash_time_default{2};           // of a command that says nothing about it
 inline constexpr std::chrono::minutes bash_time_max{60};

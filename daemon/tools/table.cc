@@ -6,7 +6,7 @@ namespace torpor::agent {
 
 std::span<const Tool> tools() {
     // Models are told of them in this order, which never changes: their caches depend on it.
-    static const std::array all{tools::bash, tools::read_file, tools::write_file, tools::structured_output};
+    static const std::array all{tools::bash, tools::read_file, tools::write_file, tools::agent_tool, tools::structured_output};
     return all;
 }
 

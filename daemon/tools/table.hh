@@ -5,6 +5,7 @@
 
 namespace torpor::tools {
 
+extern const agent::Tool agent_tool;
 extern const agent::Tool bash;
 extern const agent::Tool read_file;
 extern const agent::Tool structured_output;

@@ -15,6 +15,7 @@
 
 #include <array>
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <mutex>
 #include <optional>
@@ -57,8 +58,11 @@ class Chat {
 
   private:
     struct Question {
+        std::string session;  // this one, or one that it began
         int64_t number = 0;
         std::string title, detail, rules, choices;
+
+        bool is(const std::string& of, int64_t question) const { return session == of && number == question; }
     };
 
     bool take(const SessionEvent& event);
@@ -74,7 +78,7 @@ class Chat {
     Fd changed_, interrupts_;
 
     std::mutex mutex_;
-    std::optional<Question> question_;  // guarded by mutex_
+    std::deque<Question> questions_;    // guarded by mutex_; the first is on the screen
     std::string state_ = "idle";        // guarded by mutex_
     std::optional<Error> error_;        // guarded by mutex_; it can be followed no longer
     bool is_removed_ = false;           // guarded by mutex_
@@ -87,11 +91,15 @@ bool Chat::take(const SessionEvent& event) {
         print_line(sanitise(fmt::format("{}: {}", Answer::text(event.data, "by"), Answer::text(event.data, "text"))));
     }
     printer_.take(event);
-    if (event.kind == "question") {
-        question_ = Question{event.seq, std::string(Answer::text(event.data, "title")), std::string(Answer::text(event.data, "detail")),
-                             Answer::joined(event.data, "rules"), Answer::joined(event.data, "choices")};
-    } else if (event.kind == "decided" || event.kind == "turn_ended" || event.kind == "turn_interrupted") {
-        question_.reset();
+    const bool is_agents = event.kind.starts_with("agent_");
+    const std::string session = is_agents ? std::string(Answer::text(event.data, "session")) : id_;
+    if (event.kind == "question" || event.kind == "agent_question") {
+        questions_.push_back({session, is_agents ? Answer::number(event.data, "question") : event.seq, std::string(Answer::text(event.data, "title")),
+                              std::string(Answer::text(event.data, "detail")), Answer::joined(event.data, "rules"), Answer::joined(event.data, "choices")});
+    } else if (event.kind == "decided" || event.kind == "agent_decided") {
+        std::erase_if(questions_, [&](const Question& one) { return one.is(session, Answer::number(event.data, "question")); });
+    } else if (event.kind == "turn_ended" || event.kind == "turn_interrupted") {
+        questions_.clear();
     } else if (event.kind == "state") {
         state_ = Answer::text(event.data, "state");
     } else if (event.kind == "removed") {
@@ -109,10 +117,11 @@ void Chat::prompt() {
 
 // mutex_ held.
 void Chat::show_question() {
+    const Question& asked = questions_.front();
     printer_.fresh_line();
-    print_line(sanitise(fmt::format("? {}", question_->title)));
-    if (question_->detail != question_->title && !question_->detail.empty()) print_line(sanitise(question_->detail));
-    std::fputs(sanitise(fmt::format("  y once, s for this session, a always ({}), n no: ", question_->rules)).c_str(), stdout);
+    print_line(sanitise(fmt::format("? {}{}", asked.session == id_ ? "" : "(an agent of this one) ", asked.title)));
+    if (asked.detail != asked.title && !asked.detail.empty()) print_line(sanitise(asked.detail));
+    std::fputs(sanitise(fmt::format("  y once, s for this session, a always ({}), n no: ", asked.rules)).c_str(), stdout);
     std::fflush(stdout);
 }
 
@@ -121,8 +130,8 @@ bool Chat::take_key(char key) {
     Question asked;
     {
         std::lock_guard lock(mutex_);
-        if (!question_) return true;
-        asked = *question_;
+        if (questions_.empty()) return true;
+        asked = questions_.front();
     }
     const std::string_view answer = key == 'y' ? "once" : key == 's' ? "session" : key == 'a' ? "always" : key == 'n' ? "no" : "";
     if (answer.empty()) return false;
@@ -132,10 +141,10 @@ bool Chat::take_key(char key) {
         return false;
     }
     JsonWriter json;
-    auto done = client_.post("/api/sessions/" + id_ + "/answer", json.begin_object().member("question", asked.number).member("answer", answer).end_object().text());
+    auto done = client_.post("/api/sessions/" + asked.session + "/answer", json.begin_object().member("question", asked.number).member("answer", answer).end_object().text());
     if (!done) print_line(sanitise(done.error().text()));
     std::lock_guard lock(mutex_);
-    if (question_ && question_->number == asked.number) question_.reset();
+    std::erase_if(questions_, [&](const Question& one) { return one.is(asked.session, asked.number); });
     return true;
 }
 
@@ -175,7 +184,7 @@ Result<void> Chat::run(int64_t after) {
         }
     } end{following, follower};
     std::optional<OneKey> one_key;
-    int64_t shown = 0;
+    std::string shown;  // session and number of the question that is on the screen
     std::string line, was;
     for (;;) {
         {
@@ -185,12 +194,14 @@ Result<void> Chat::run(int64_t after) {
                 print_line("the session was removed");
                 return {};
             }
-            if (question_ && question_->number != shown) {
-                shown = question_->number;
-                one_key.emplace();
+            if (questions_.empty()) {
+                one_key.reset();
+                shown.clear();
+            } else if (const std::string now = fmt::format("{} {}", questions_.front().session, questions_.front().number); now != shown) {
+                shown = now;
+                if (!one_key) one_key.emplace();
                 show_question();
             }
-            if (!question_ && one_key) one_key.reset();
             if (state_ == "idle" && was != "idle") prompt();
             was = state_;
         }
@@ -205,7 +216,7 @@ Result<void> Chat::run(int64_t after) {
         if (count <= 0) break;
         if (one_key) {
             if (piece[0] == 4) break;  // Ctrl-D, which is a key like any other now
-            if (!take_key(piece[0])) shown = 0;
+            if (!take_key(piece[0])) shown.clear();
             continue;
         }
         line.append(piece.data(), static_cast<size_t>(count));

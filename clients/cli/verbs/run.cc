@@ -69,7 +69,8 @@ class Interrupts {
 void answer_question(Client& client, const std::string& id, const SessionEvent& event, const std::vector<std::string>& allowed) {
     const bool is_allowed = is_allowed_by(allowed, Answer::text(event.data, "tool"), Answer::list(event.data, "rules"));
     JsonWriter json;
-    json.begin_object().member("question", event.seq).member("answer", is_allowed ? "once" : "no");
+    const bool is_agents = event.kind == "agent_question";
+    json.begin_object().member("question", is_agents ? Answer::number(event.data, "question") : event.seq).member("answer", is_allowed ? "once" : "no");
     if (!is_allowed) {
         json.member("message", "nobody is there to be asked, and this was not allowed beforehand");
         std::fputs(sanitise(fmt::format("torpor: not allowed: {} (--allow '{}' allows it)\n", Answer::text(event.data, "title"),
@@ -77,7 +78,8 @@ void answer_question(Client& client, const std::string& id, const SessionEvent& 
                        .c_str(),
                    stderr);
     }
-    static_cast<void>(client.post("/api/sessions/" + id + "/answer", json.end_object().text()));  // somebody else was faster
+    const std::string session = is_agents ? std::string(Answer::text(event.data, "session")) : id;
+    static_cast<void>(client.post("/api/sessions/" + session + "/answer", json.end_object().text()));  // somebody else was faster
 }
 
 std::string result_of(const std::string& id, const std::string& said, simdjson::dom::element ended) {
@@ -143,7 +145,7 @@ Result<void> run_prompt(Context& context, Run run) {
             print_line(fmt::format(R"({{"event":"{}",{})", event.kind, event.json.substr(1)));
             std::fflush(stdout);  // whoever reads it acts on it
         }
-        if (event.kind == "question") answer_question(context.client, *id, event, run.allowed);
+        if (event.kind == "question" || event.kind == "agent_question") answer_question(context.client, *id, event, run.allowed);
         if (Answer::number(event.data, "turn") != *number) return true;
         if (is_text) printer.take(event);
         if (event.kind == "text") said = Answer::text(event.data, "text");
